@@ -1,0 +1,280 @@
+// Package storage is the contract between what writes telemetry, what reads it, and the engine that keeps it.
+// It contains no engine: ingest and the query languages depend on this package alone, and internal/app hands
+// them an implementation.
+//
+// Times are Unix milliseconds for samples and Unix nanoseconds for logs and spans; time ranges include both
+// ends.
+package storage
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"time"
+
+	"github.com/prometheus/prometheus/model/exemplar"
+	"github.com/prometheus/prometheus/model/labels"
+	promstorage "github.com/prometheus/prometheus/storage"
+
+	"github.com/braidobs/braid/internal/telemetry"
+)
+
+// Signal is one of the three kinds of telemetry. The numbers are on disk.
+type Signal uint8
+
+// The signals.
+const (
+	Metrics Signal = 1
+	Logs    Signal = 2
+	Traces  Signal = 3
+)
+
+// String returns the signal's name, which is also the name of its folder.
+func (s Signal) String() string {
+	switch s {
+	case Metrics:
+		return "metrics"
+	case Logs:
+		return "logs"
+	case Traces:
+		return "traces"
+	default:
+		return fmt.Sprintf("signal(%d)", uint8(s))
+	}
+}
+
+// Key identifies a request so that a retry of it is stored once: a 128-bit hash of tenant, route and the
+// decoded body. The zero key means that the request is exempt.
+type Key [16]byte
+
+// Request is what one sender sent at once: the unit of atomicity and of idempotence.
+type Request struct {
+	Key     Key
+	Batches []telemetry.Batch
+	// Rejected is what ingest refused before the store saw it; it becomes part of the outcome.
+	Rejected Rejected
+}
+
+// Position is a place in the store's sequence of writes.
+type Position uint64
+
+// Rejected counts the records of a request that were not stored, each with the reason of some.
+type Rejected struct {
+	Spans, Logs, Samples int
+	Reasons              []string // at most MaxReasons, distinct
+}
+
+// MaxReasons bounds the reasons that one answer carries.
+const MaxReasons = 8
+
+// Total returns the number of records rejected.
+func (r *Rejected) Total() int { return r.Spans + r.Logs + r.Samples }
+
+// Reason adds a reason unless it is known or there are enough.
+func (r *Rejected) Reason(format string, args ...any) {
+	if len(r.Reasons) >= MaxReasons {
+		return
+	}
+	s := fmt.Sprintf(format, args...)
+	for _, known := range r.Reasons {
+		if known == s {
+			return
+		}
+	}
+	r.Reasons = append(r.Reasons, s)
+}
+
+// Add adds what o rejected.
+func (r *Rejected) Add(o Rejected) {
+	r.Spans, r.Logs, r.Samples = r.Spans+o.Spans, r.Logs+o.Logs, r.Samples+o.Samples
+	for _, s := range o.Reasons {
+		r.Reason("%s", s)
+	}
+}
+
+// Writer stores requests.
+type Writer interface {
+	// Write returns after the request is durable and visible to readers, with the position that a View can
+	// wait for. A nil error with Rejected.Total() > 0 is a partial success. An error promises nothing (the
+	// request is found zero times or once), and a retry with the same key is safe: it is acknowledged with the
+	// first outcome and stored once; a concurrent duplicate waits for the first. Write takes ownership of the
+	// batches. Cancelling ctx stops it only before the request is queued for the log.
+	Write(ctx context.Context, req Request) (Position, Rejected, error)
+}
+
+// Reader opens views.
+type Reader interface {
+	// View pins one atomic version of everything stored, at or after min. Every read of one query uses one
+	// view, so that no flush, merge or delete shows a record twice or not at all. It must be closed.
+	View(ctx context.Context, min Position) (View, error)
+}
+
+// View is an immutable state of the store. Its methods may be called concurrently. What they return is valid
+// until Close.
+type View interface {
+	SeriesReader
+	LogReader
+	SpanReader
+	EntityReader
+	// Warnings tells what this view could not read so far: parts that are corrupt, holes in the log.
+	Warnings() []string
+	io.Closer
+}
+
+// SeriesQuery selects series. All its conditions hold together.
+type SeriesQuery struct {
+	Tenant     telemetry.Tenant
+	Start, End int64 // milliseconds
+	Matchers   []*labels.Matcher
+	// Resources, when not nil, keeps the series that one of these resources vouches for (see EntityReader).
+	Resources []telemetry.ResourceID
+	Limit     int // at most so many names or values; 0 for all
+	Hints     *promstorage.SelectHints
+}
+
+// SeriesReader reads metrics.
+type SeriesReader interface {
+	// Series returns the series in the order of their labels. Samples are in the order of time, one a
+	// timestamp: of several the one that arrived last.
+	Series(ctx context.Context, q SeriesQuery) promstorage.SeriesSet
+	// LabelNames returns the label names of the matching series, sorted.
+	LabelNames(ctx context.Context, q SeriesQuery) ([]string, error)
+	// LabelValues returns the values of label name among the matching series, sorted.
+	LabelValues(ctx context.Context, name string, q SeriesQuery) ([]string, error)
+	// LabelSets returns the labels of the matching series, sorted; it reads no samples.
+	LabelSets(ctx context.Context, q SeriesQuery) ([]telemetry.LabelSet, error)
+	// Exemplars returns the exemplars of the matching series, sorted by labels, then time.
+	Exemplars(ctx context.Context, q SeriesQuery) ([]exemplar.QueryResult, error)
+	// Metadata returns what is known about the metric families; metric "" means all of them.
+	Metadata(ctx context.Context, tenant telemetry.Tenant, metric string) (map[string][]telemetry.Metadata, error)
+}
+
+// Order is the order in which rows are returned.
+type Order uint8
+
+// The orders of rows. Rows of the same time come in the order of their arrival (NewestFirst: the reverse).
+const (
+	Unordered Order = iota
+	OldestFirst
+	NewestFirst
+)
+
+// LogQuery selects log records.
+type LogQuery struct {
+	Tenant     telemetry.Tenant
+	Start, End int64 // nanoseconds
+	Where      Predicate
+	Columns    LogColumns // what the caller will read; Time is always there
+	Order      Order
+	Limit      int // with an order: return the first Limit rows of it; 0 for all
+}
+
+// LogReader reads logs.
+type LogReader interface {
+	// Logs yields blocks of matching rows. A block is valid until the next is yielded.
+	Logs(ctx context.Context, q LogQuery) iter.Seq2[*LogBlock, error]
+	// Streams returns the distinct streams with records in the time range that match q.Where as far as it
+	// speaks of streams, sorted.
+	Streams(ctx context.Context, q LogQuery) ([]telemetry.LabelSet, error)
+}
+
+// SpanQuery selects spans by their start.
+type SpanQuery struct {
+	Tenant     telemetry.Tenant
+	Start, End int64 // nanoseconds
+	Where      Predicate
+	Columns    SpanColumns // what the caller will read; IDs, start and duration are always there
+	Order      Order
+	Limit      int
+}
+
+// SpanReader reads traces.
+type SpanReader interface {
+	// Spans yields blocks of matching rows. A block is valid until the next is yielded.
+	Spans(ctx context.Context, q SpanQuery) iter.Seq2[*SpanBlock, error]
+}
+
+// EntityReader answers what produced telemetry. It may know more than the view it belongs to, never less.
+type EntityReader interface {
+	// Entities returns entities with the resources that speak for them inside the time asked for.
+	Entities(ctx context.Context, tenant telemetry.Tenant, q telemetry.Query) ([]telemetry.Entity, error)
+	// SeriesResources returns for each matching series the resources that vouch for it.
+	SeriesResources(ctx context.Context, q SeriesQuery) (map[telemetry.LabelSet][]telemetry.ResourceID, error)
+}
+
+// Mask is a delete: what it covers is invisible at once and is rewritten away later.
+type Mask struct {
+	ID         uint64 // set by the store; rises
+	Tenant     telemetry.Tenant
+	Signal     Signal
+	Start, End int64               // in the unit of the signal
+	Matchers   []*labels.Matcher   // of series or streams; none means all
+	Contains   string              // logs: lines that contain it
+	Traces     []telemetry.TraceID // logs, traces: only these
+}
+
+// Receipt tells how far a delete has come.
+type Receipt struct {
+	Mask      Mask
+	Position  Position
+	Rewritten []string // parts written anew without what the mask covers
+	Pending   []string // parts that may still hold covered bytes; readers never see them
+}
+
+// Admin is what operators do to the store.
+type Admin interface {
+	// Delete makes everything stored so far that m covers invisible, durably, and returns the mask's ID.
+	Delete(ctx context.Context, m Mask) (uint64, error)
+	// Receipts returns the deletes of a tenant, oldest first.
+	Receipts(ctx context.Context, tenant telemetry.Tenant) ([]Receipt, error)
+	// Flush writes everything in memory into parts.
+	Flush(ctx context.Context) error
+	// Stats describes what is stored.
+	Stats(ctx context.Context) (Stats, error)
+}
+
+// Stats describes what is stored.
+type Stats struct {
+	Signals map[Signal]SignalStats
+	LogSize int64 // bytes of the write-ahead log
+	Holes   []string
+}
+
+// SignalStats describes one signal.
+type SignalStats struct {
+	HeadBytes, HeadRecords int64
+	Parts                  int
+	PartBytes, PartRecords int64
+	Corrupt                []string // quarantined parts
+}
+
+var (
+	// ErrOverloaded is wrapped when a write is refused for now; RetryAfter tells when to try again.
+	ErrOverloaded = errors.New("overloaded")
+	// ErrFull is wrapped, together with ErrOverloaded, when the disk is full.
+	ErrFull = errors.New("the disk is full")
+	// ErrClosed is returned once the store is closed.
+	ErrClosed = errors.New("the store is closed")
+	// ErrViewExpired is wrapped by reads of a view that was held so long that its memory was taken back.
+	ErrViewExpired = errors.New("the view expired: narrow the query's time range or raise storage.pinned_bytes")
+)
+
+// Overloaded is the error of a write that may be retried after a while.
+type Overloaded struct {
+	Reason     string
+	RetryAfter time.Duration
+	Err        error // nil, or ErrFull
+}
+
+// Error tells the reason.
+func (e *Overloaded) Error() string { return "overloaded: " + e.Reason }
+
+// Unwrap makes errors.Is(err, ErrOverloaded) true.
+func (e *Overloaded) Unwrap() []error {
+	if e.Err == nil {
+		return []error{ErrOverloaded}
+	}
+	return []error{ErrOverloaded, e.Err}
+}
