@@ -50,6 +50,14 @@ func (b *LogBlock) Len() int { return len(b.Time) }
 // StreamOf returns the stream of row i.
 func (b *LogBlock) StreamOf(i int) telemetry.LabelSet { return b.Streams[b.Stream[i]] }
 
+// StreamIf is StreamOf, and "" when the column was not asked for.
+func (b *LogBlock) StreamIf(i int) telemetry.LabelSet {
+	if b.Stream == nil {
+		return ""
+	}
+	return b.Streams[b.Stream[i]]
+}
+
 // ResourceOf returns the resource of row i, nil when it has none or the column was not asked for.
 func (b *LogBlock) ResourceOf(i int) *telemetry.Resource {
 	if b.Resource == nil {

@@ -154,7 +154,8 @@ type SeriesReader interface {
 // Order is the order in which rows are returned.
 type Order uint8
 
-// The orders of rows. Rows of the same time come in the order of their arrival (NewestFirst: the reverse).
+// The orders of rows. Rows of one stream or trace with the same time come in the order of their arrival
+// (NewestFirst: the reverse).
 const (
 	Unordered Order = iota
 	OldestFirst

@@ -213,6 +213,9 @@ type Series struct {
 	// Delta says that each value counts from its ST to its T only. The store turns such a series into a
 	// cumulative one in the order of arrival; a sample that does not follow its predecessor is rejected.
 	Delta bool
+	// Derived says that the series is one of several made from each data point, which is counted with another
+	// one when it is rejected. It is not stored.
+	Derived bool
 }
 
 // Size returns an estimate of the memory that the series holds, in bytes.

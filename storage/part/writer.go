@@ -1,0 +1,165 @@
+package part
+
+import (
+	"encoding/binary"
+	"fmt"
+	"io"
+	"math"
+	"sort"
+
+	"github.com/klauspost/compress/zstd"
+
+	"github.com/braidobs/braid/internal/telemetry"
+)
+
+// Writer writes one part, table after table, block after block. It buffers one block.
+type Writer struct {
+	w      io.Writer
+	enc    *zstd.Encoder
+	props  map[string]string
+	tables []tableMeta
+	offset int64
+	buf    []byte
+	packed []byte
+	err    error
+}
+
+// NewEncoder returns an encoder for Writers; it may be shared by several of them.
+func NewEncoder() (*zstd.Encoder, error) {
+	return zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithEncoderLevel(zstd.SpeedDefault),
+		zstd.WithEncoderCRC(false), zstd.WithWindowSize(1<<20), zstd.WithLowerEncoderMem(true))
+}
+
+// NewWriter starts a part on w with the given properties, which Part.Props returns. The encoder is only
+// borrowed.
+func NewWriter(w io.Writer, enc *zstd.Encoder, props map[string]string) *Writer {
+	pw := &Writer{w: w, enc: enc, props: props}
+	header := make([]byte, headerSize)
+	copy(header, headerMagic)
+	header[8] = Version
+	pw.write(header)
+	return pw
+}
+
+func (w *Writer) write(b []byte) {
+	if w.err != nil {
+		return
+	}
+	n, err := w.w.Write(b)
+	w.offset += int64(n)
+	w.err = err
+}
+
+// Begin starts the next table; blocks that follow belong to it.
+func (w *Writer) Begin(s Schema) {
+	w.tables = append(w.tables, tableMeta{schema: s, blocks: make([][]blockMeta, len(s.Columns))})
+}
+
+// Block writes one block of n rows: a vector for each column of the table, in order. Zero rows write nothing.
+func (w *Writer) Block(n int, cols ...Vector) error {
+	if w.err != nil || n == 0 {
+		return w.err
+	}
+	t := &w.tables[len(w.tables)-1]
+	if n > MaxBlockRows || len(cols) != len(t.schema.Columns) {
+		return fmt.Errorf("block of table %s has %d rows and %d columns, want at most %d and %d", t.schema.Name, n, len(cols), MaxBlockRows, len(t.schema.Columns))
+	}
+	for i := range cols {
+		c := t.schema.Columns[i]
+		var err error
+		if w.buf, err = appendColumn(w.buf[:0], c, &cols[i], n); err != nil {
+			return fmt.Errorf("encode table %s: %w", t.schema.Name, err)
+		}
+		if len(w.buf) > MaxBlockBytes {
+			return fmt.Errorf("encode table %s: column %s has %d bytes in one block, the limit is %d", t.schema.Name, c.Name, len(w.buf), MaxBlockBytes)
+		}
+		m := blockMeta{offset: w.offset, raw: len(w.buf)}
+		m.min, m.max = limits(c, &cols[i], n)
+		stored := w.buf
+		if len(w.buf) >= 64 {
+			if w.packed = w.enc.EncodeAll(w.buf, w.packed[:0]); len(w.packed) < len(w.buf) {
+				stored = w.packed
+			}
+		}
+		m.size, m.crc = len(stored), checksum(stored)
+		w.write(stored)
+		t.blocks[i] = append(t.blocks[i], m)
+	}
+	t.rows = append(t.rows, n)
+	t.total += int64(n)
+	return w.err
+}
+
+// limits returns the smallest and the largest value of a block in the form of the footer.
+func limits(c Column, v *Vector, n int) (string, string) {
+	switch c.Type {
+	case Int64:
+		lo, hi := int64(math.MaxInt64), int64(math.MinInt64)
+		for _, x := range v.Ints {
+			lo, hi = min(lo, x), max(hi, x)
+		}
+		return string(binary.AppendVarint(nil, lo)), string(binary.AppendVarint(nil, hi))
+	case Fixed:
+		lo, hi := string(v.Fixed[:c.Width]), string(v.Fixed[:c.Width])
+		for i := 1; i < n; i++ {
+			s := string(v.Fixed[i*c.Width : (i+1)*c.Width])
+			lo, hi = min(lo, s), max(hi, s)
+		}
+		return lo, hi
+	default:
+		return "", ""
+	}
+}
+
+// Close writes the footer. It does not close or sync what is written to.
+func (w *Writer) Close() error {
+	var f []byte
+	keys := make([]string, 0, len(w.props))
+	for k := range w.props {
+		keys = append(keys, k)
+	}
+	sort.Strings(keys)
+	f = binary.AppendUvarint(f, uint64(len(keys)))
+	for _, k := range keys {
+		f = telemetry.AppendString(f, k)
+		f = telemetry.AppendString(f, w.props[k])
+	}
+	f = binary.AppendUvarint(f, uint64(len(w.tables)))
+	for i := range w.tables {
+		t := &w.tables[i]
+		f = telemetry.AppendString(f, t.schema.Name)
+		f = binary.AppendUvarint(f, uint64(len(t.schema.Columns)))
+		for _, c := range t.schema.Columns {
+			f = telemetry.AppendString(f, c.Name)
+			f = append(f, byte(c.Type), byte(c.Width))
+		}
+		f = binary.AppendUvarint(f, uint64(len(t.rows)))
+		for b, n := range t.rows {
+			f = binary.AppendUvarint(f, uint64(n))
+			for c := range t.schema.Columns {
+				m := &t.blocks[c][b]
+				f = binary.AppendUvarint(f, uint64(m.offset))
+				f = binary.AppendUvarint(f, uint64(m.size))
+				f = binary.AppendUvarint(f, uint64(m.raw))
+				f = binary.LittleEndian.AppendUint32(f, m.crc)
+				f = telemetry.AppendString(f, m.min)
+				f = telemetry.AppendString(f, m.max)
+			}
+		}
+	}
+	if len(f) > MaxFooterBytes {
+		return fmt.Errorf("footer has %d bytes, the limit is %d", len(f), MaxFooterBytes)
+	}
+	crc := checksum(f)
+	w.write(f)
+	var tr []byte
+	tr = binary.LittleEndian.AppendUint32(tr, uint32(len(f)))
+	tr = binary.LittleEndian.AppendUint32(tr, crc)
+	tr = append(tr, Version, 0, 0, 0)
+	tr = append(tr, trailerMagic...)
+	w.write(tr)
+	return w.err
+}
+
+// Size returns the bytes written so far.
+func (w *Writer) Size() int64 { return w.offset }
