@@ -10,11 +10,10 @@ import (
 // ErrCrashed is the error of every operation after a [Crash].
 var ErrCrashed = errors.New("the machine has crashed")
 
-// Crash is a power loss at a chosen operation. Its Hook is for one [Fault].
+// Crash is a power loss, or a kill, at a chosen operation. Its Hook is for one [Fault].
 type Crash struct {
-	mem *Mem
-	at  uint64
-	rng *rand.Rand
+	clone func() *Mem
+	at    uint64
 
 	mu      sync.Mutex // guards below
 	changes uint64
@@ -24,7 +23,12 @@ type Crash struct {
 // CrashAt returns a Crash of mem just before the n-th operation that changes something (OpKind.Changes), 1 being
 // the first. rng is as in [Mem.CrashClone].
 func CrashAt(mem *Mem, n uint64, rng *rand.Rand) *Crash {
-	return &Crash{mem: mem, at: n, rng: rng}
+	return &Crash{clone: func() *Mem { return mem.CrashClone(rng) }, at: n}
+}
+
+// KillAt is CrashAt for a process that is killed while the machine goes on: what it leaves is [Mem.KillClone].
+func KillAt(mem *Mem, n uint64) *Crash {
+	return &Crash{clone: mem.KillClone, at: n}
 }
 
 // Hook counts, and crashes when the time has come.
@@ -33,7 +37,7 @@ func (c *Crash) Hook(op Op) Action {
 	defer c.mu.Unlock()
 	if c.disk == nil && op.Kind.Changes() {
 		if c.changes++; c.changes >= c.at {
-			c.disk = c.mem.CrashClone(c.rng)
+			c.disk = c.clone()
 		}
 	}
 	if c.disk != nil {
@@ -62,7 +66,7 @@ func (c *Crash) Disk() *Mem {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.disk == nil {
-		c.disk = c.mem.CrashClone(c.rng)
+		c.disk = c.clone()
 	}
 	return c.disk
 }
