@@ -265,6 +265,17 @@ func (r *receiver) metric(service, name string) (pmetric.Metric, bool) {
 	return pmetric.Metric{}, false
 }
 
+// metricNames returns the names of all metrics, sorted.
+func (r *receiver) metricNames() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	names := map[string]bool{}
+	for _, m := range r.metrics {
+		names[m.Name()] = true
+	}
+	return slices.Sorted(maps.Keys(names))
+}
+
 // via returns what a service used, sorted.
 func (r *receiver) via(service string) []string {
 	r.mu.Lock()

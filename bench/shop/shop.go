@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -215,8 +216,8 @@ func runAll(ctx context.Context, cfg Config, env Env, out *lines) (err error) {
 	defer fail(nil)
 	var stops []func()
 	defer func() {
-		for i := len(stops) - 1; i >= 0; i-- {
-			stops[i]()
+		for _, stop := range slices.Backward(stops) {
+			stop()
 		}
 		err = errors.Join(err, group.Wait())
 	}()
@@ -238,7 +239,13 @@ func runAll(ctx context.Context, cfg Config, env Env, out *lines) (err error) {
 			var err error
 			switch {
 			case role != Load:
-				err = runService(own, one, env, func(r host.Ready) error { ready <- r; return out.json(r) })
+				err = runService(own, one, env, func(r host.Ready) error {
+					if err := out.json(r); err != nil {
+						return err
+					}
+					ready <- r // has room for it
+					return nil
+				})
 			case cfg.Load.RPS > 0:
 				ready <- host.Ready{}
 				err = runLoad(own, one, env, out)

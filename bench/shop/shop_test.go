@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -56,7 +55,7 @@ func TestMain(m *testing.M) {
 func build(t *testing.T) string {
 	t.Helper()
 	binary.once.Do(func() {
-		if binary.dir, binary.err = os.MkdirTemp("", "shop"); binary.err != nil {
+		if binary.dir, binary.err = os.MkdirTemp("", "shop"); binary.err != nil { //nolint:usetesting // all tests share it
 			return
 		}
 		out, err := exec.Command("go", "build", "-o", filepath.Join(binary.dir, "shop"), "./cmd/shop").CombinedOutput()
@@ -129,16 +128,16 @@ func (s span) duration() time.Duration {
 	return s.EndTimestamp().AsTime().Sub(s.StartTimestamp().AsTime())
 }
 
-// waitTrace waits until the trace of the user's checkout has a root and the named span.
-func waitTrace(t *testing.T, r *receiver, user, service, name string) (spans []span, found span) {
+// waitSpan waits until the trace of the user's checkout has the named span.
+func waitSpan(t *testing.T, r *receiver, user, service, name string) span {
 	t.Helper()
+	var found span
 	require.Eventually(t, func() bool {
-		spans = r.trace(user)
 		var ok bool
-		found, ok = find(spans, service, name)
+		found, ok = find(r.trace(user), service, name)
 		return ok
 	}, limit, poll, "span %s of %s", name, service)
-	return spans, found
+	return found
 }
 
 func waitLog(t *testing.T, r *receiver, service, body string, trace pcommon.TraceID) plog.LogRecord {
@@ -269,6 +268,11 @@ func TestProcesses(t *testing.T) {
 		require.NotEmpty(t, route.Str())
 		orders := waitMetric(t, r, "checkout", "orders")
 		require.True(t, orders.Sum().IsMonotonic())
+		guide, err := os.ReadFile(filepath.FromSlash("../../docs/guides/shop.md"))
+		require.NoError(t, err)
+		for _, name := range r.metricNames() {
+			require.Contains(t, string(guide), "`"+name+"`", "the guide lists what is emitted")
+		}
 	})
 
 	t.Run("transports", func(t *testing.T) {
@@ -319,7 +323,7 @@ func TestProcesses(t *testing.T) {
 		require.Len(t, st.Faults, 1)
 		require.InDelta(t, 1, st.Faults[0].Ratio, 0)
 		require.Equal(t, http.StatusOK, checkout(t, client, s.FrontendURL(), "bob"))
-		_, insert := waitTrace(t, r, "bob", "database", "INSERT orders")
+		insert := waitSpan(t, r, "bob", "database", "INSERT orders")
 		require.Greater(t, insert.duration(), 600*time.Millisecond)
 		require.Equal(t, plog.SeverityNumberWarn, waitLog(t, r, "database", "slow query", insert.TraceID()).SeverityNumber())
 		require.Equal(t, plog.SeverityNumberWarn,
@@ -347,7 +351,7 @@ func TestProcesses(t *testing.T) {
 			}
 		}
 		require.NotEmpty(t, failed)
-		_, call := waitTrace(t, r, failed, "checkout", "shop.v1.Checkout/PlaceOrder")
+		call := waitSpan(t, r, failed, "checkout", "shop.v1.Checkout/PlaceOrder")
 		require.Equal(t, "1.1.0", call.version)
 		require.Equal(t, ptrace.StatusCodeError, call.Status().Code())
 		rec := waitLog(t, r, "checkout", "request failed", call.TraceID())
@@ -356,7 +360,7 @@ func TestProcesses(t *testing.T) {
 		require.Contains(t, stack.Str(), "fault.(*Switch)")
 		message, _ := rec.Attributes().Get("exception.message")
 		require.Contains(t, message.Str(), "price rounding")
-		_, root := waitTrace(t, r, failed, "frontend", "POST /checkout")
+		root := waitSpan(t, r, failed, "frontend", "POST /checkout")
 		require.Equal(t, ptrace.StatusCodeError, root.Status().Code())
 		waitLog(t, r, "frontend", "request failed", call.TraceID())
 		require.NoError(t, s.ClearFaults(t.Context(), runner.CheckoutCanary))
@@ -464,8 +468,8 @@ func TestStopsWithoutReceiver(t *testing.T) {
 				require.NoError(t, err)
 			case <-time.After(limit):
 				t.Error("the shop hangs")
-				_ = cmd.Process.Kill()
-				<-done
+				require.NoError(t, cmd.Process.Kill())
+				require.Error(t, <-done)
 			}
 		})
 	}
@@ -496,7 +500,7 @@ func TestRunnerFailures(t *testing.T) {
 		err = s.Stop(t.Context())
 		require.ErrorContains(t, err, "stop cart")
 		var exit *exec.ExitError
-		require.True(t, errors.As(err, &exit))
+		require.ErrorAs(t, err, &exit)
 	})
 }
 

@@ -67,8 +67,8 @@ func (f Fault) Validate() error {
 	if f.Delay < 0 || f.Delay > Duration(time.Minute) {
 		bad("delay", "must be between 0 and 1m")
 	}
-	if f.Rate < 0 || f.Rate > maxLeak {
-		bad("rate", "must be between 0 and 1GiB")
+	if f.Rate != 0 && f.Rate < 1<<10 || f.Rate > maxLeak {
+		bad("rate", "must be between 1KiB and 1GiB")
 	}
 	if f.Limit < 0 || f.Limit > maxLeak {
 		bad("limit", "must be between 0 and 1GiB")

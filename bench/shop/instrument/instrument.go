@@ -110,7 +110,11 @@ func (t *Telemetry) Shutdown(ctx context.Context) error {
 	// The three are independent: a dead endpoint must not cost its timeout three times.
 	var group errgroup.Group
 	errs := make([]error, 3)
-	for i, stop := range []func(context.Context) error{t.Traces.Shutdown, t.Metrics.Shutdown, t.Logs.Shutdown} {
+	metrics := func(ctx context.Context) error {
+		// Shutdown alone would cancel an export that is under way, and with it the deltas that it carries.
+		return errors.Join(t.Metrics.ForceFlush(ctx), t.Metrics.Shutdown(ctx))
+	}
+	for i, stop := range []func(context.Context) error{t.Traces.Shutdown, metrics, t.Logs.Shutdown} {
 		group.Go(func() error {
 			errs[i] = stop(ctx)
 			return nil

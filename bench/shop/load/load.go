@@ -12,6 +12,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"net/http"
+	"strconv"
 	"sync"
 	"time"
 
@@ -145,7 +146,7 @@ func (d *driver) send(ctx context.Context, r request) {
 		d.summary.Error = err.Error()
 		return
 	}
-	d.summary.Status[fmt.Sprint(code)]++
+	d.summary.Status[strconv.Itoa(code)]++
 	if r.method == http.MethodPost && code == http.StatusOK {
 		d.summary.Orders++
 	}
