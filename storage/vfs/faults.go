@@ -17,6 +17,7 @@ type Crash struct {
 
 	mu      sync.Mutex // guards below
 	changes uint64
+	crashed bool
 	disk    *Mem
 }
 
@@ -37,6 +38,7 @@ func (c *Crash) Hook(op Op) Action {
 	defer c.mu.Unlock()
 	if c.disk == nil && op.Kind.Changes() {
 		if c.changes++; c.changes >= c.at {
+			c.crashed = true
 			c.disk = c.clone()
 		}
 	}
@@ -46,11 +48,11 @@ func (c *Crash) Hook(op Op) Action {
 	return Action{}
 }
 
-// Crashed reports whether it has happened.
+// Crashed reports whether the n-th change came. A crash made by Disk does not count.
 func (c *Crash) Crashed() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.disk != nil
+	return c.crashed
 }
 
 // Changes returns the number of changing operations seen before the crash.
