@@ -14,9 +14,9 @@ const (
 	LogScope
 	LogBody
 	LogAttrs
-	LogSeverity // number and text
-	LogTraceID  // trace ID, span ID and flags
-	LogObserved // observed time, event name, dropped count and whether the time was inferred
+	LogSeverity            // number and text
+	LogTraceID             // trace ID, span ID and flags
+	LogObserved            // observed time, event name, dropped count and whether the time was inferred
 	LogAll      LogColumns = 1<<iota - 1
 )
 
@@ -172,7 +172,7 @@ const (
 	SpanAttrs
 	SpanEvents
 	SpanLinks
-	SpanMessages // status message, trace state, flags and dropped counts
+	SpanMessages             // status message, trace state, flags and dropped counts
 	SpanAll      SpanColumns = 1<<iota - 1
 )
 

@@ -256,6 +256,8 @@ var (
 	ErrOverloaded = errors.New("overloaded")
 	// ErrFull is wrapped, together with ErrOverloaded, when the disk is full.
 	ErrFull = errors.New("the disk is full")
+	// ErrTooLarge is wrapped when a request is too large for the log; a retry is of no use.
+	ErrTooLarge = errors.New("the request is too large")
 	// ErrClosed is returned once the store is closed.
 	ErrClosed = errors.New("the store is closed")
 	// ErrViewExpired is wrapped by reads of a view that was held so long that its memory was taken back.

@@ -15,6 +15,7 @@ import (
 // Safe for concurrent use.
 type Directory struct {
 	cluster string
+	max     int
 
 	mu        sync.RWMutex // guards all below
 	resources map[ResourceID]*sighting
@@ -34,15 +35,17 @@ type podInterval struct {
 	start, seen int64 // nanoseconds: first and last evidence
 }
 
-// NewDirectory returns an empty directory. Pods that name no cluster are taken to be in cluster.
-func NewDirectory(cluster string) *Directory {
+// NewDirectory returns an empty directory. Pods that name no cluster are taken to be in cluster. Of more than
+// max resources the later ones join nothing.
+func NewDirectory(cluster string, max int) *Directory {
 	return &Directory{
-		cluster: cluster, resources: make(map[ResourceID]*sighting),
+		cluster: cluster, max: max, resources: make(map[ResourceID]*sighting),
 		pods: make(map[PodKey][]podInterval), uids: make(map[string]PodKey),
 	}
 }
 
-// Observe notes that records of r lie between first and last (nanoseconds). It keeps r.
+// Observe notes that records of r lie between first and last (nanoseconds). It keeps r, unless r tells nothing
+// about identity.
 func (d *Directory) Observe(r *Resource, first, last int64) {
 	if r == nil || first > last {
 		return
@@ -58,7 +61,11 @@ func (d *Directory) Observe(r *Resource, first, last int64) {
 	defer d.mu.Unlock()
 	s, ok = d.resources[r.ID]
 	if !ok {
-		s = &sighting{res: r, identity: IdentityOf(r.Attrs), first: first, last: last}
+		id := IdentityOf(r.Attrs)
+		if id == (Identity{}) || len(d.resources) >= d.max {
+			return
+		}
+		s = &sighting{res: r, identity: id, first: first, last: last}
 		d.resources[r.ID] = s
 		d.bytes += 300 + r.Attrs.Size()
 	}

@@ -8,8 +8,8 @@ import (
 )
 
 // Deltas turns delta series into cumulative ones in the order in which requests are appended to the log. Its
-// state advances with Convert, goes back with the returned undo when the append fails, and is rebuilt from a
-// snapshot (AppendTo, Load) and the log's records after it (Observe). It is for one caller at a time.
+// state advances with Convert, and with Observe over what Convert returned and the log gave back. It is for one
+// caller at a time.
 //
 // The rules are those of the OpenTelemetry Collector's deltatocumulative processor: a sample whose time is not
 // after its predecessor's is out of order, one that starts before the first one's start is too old; both are
@@ -37,14 +37,8 @@ func NewDeltas(max int) *Deltas { return &Deltas{max: max, states: make(map[delt
 func (d *Deltas) Len() int { return len(d.states) }
 
 // Convert makes the delta series of the batches cumulative, in place, and removes the samples it rejects.
-// Calling undo takes back everything that Convert advanced; undos run in the reverse order of their Converts.
-func (d *Deltas) Convert(batches []telemetry.Batch) (rejected storage.Rejected, undo func()) {
-	type change struct {
-		key deltaKey
-		old deltaState
-		had bool
-	}
-	var changes []change
+func (d *Deltas) Convert(batches []telemetry.Batch) storage.Rejected {
+	var rejected storage.Rejected
 	for i := range batches {
 		b := &batches[i]
 		for j := range b.Series {
@@ -53,7 +47,7 @@ func (d *Deltas) Convert(batches []telemetry.Batch) (rejected storage.Rejected, 
 				continue
 			}
 			key := deltaKey{tenant: b.Tenant, labels: s.Labels}
-			old, had := d.states[key]
+			st, had := d.states[key]
 			if !had && len(d.states) >= d.max {
 				n := len(s.Samples) + len(s.Histograms)
 				s.Samples, s.Histograms = nil, nil
@@ -61,25 +55,15 @@ func (d *Deltas) Convert(batches []telemetry.Batch) (rejected storage.Rejected, 
 				rejected.Reason("more than %d delta series (limit storage.max_delta_series): send cumulative temporality or raise the limit", d.max)
 				continue
 			}
-			st := old
-			d.convert(s, &st, had, &rejected)
+			convert(s, &st, had, &rejected)
 			if st.last == 0 && !had {
 				continue
 			}
 			key.labels = telemetry.LabelSet(append([]byte(nil), s.Labels...))
-			changes = append(changes, change{key: key, old: old, had: had})
 			d.states[key] = st
 		}
 	}
-	return rejected, func() {
-		for i := len(changes) - 1; i >= 0; i-- {
-			if c := changes[i]; c.had {
-				d.states[c.key] = c.old
-			} else {
-				delete(d.states, c.key)
-			}
-		}
-	}
+	return rejected
 }
 
 func reject(r *storage.Rejected, s *telemetry.Series, n int) {
@@ -89,7 +73,7 @@ func reject(r *storage.Rejected, s *telemetry.Series, n int) {
 }
 
 // convert advances st over the samples of s.
-func (d *Deltas) convert(s *telemetry.Series, st *deltaState, known bool, rejected *storage.Rejected) {
+func convert(s *telemetry.Series, st *deltaState, known bool, rejected *storage.Rejected) {
 	name := s.Labels.Get("__name__")
 	follows := func(t, start int64) bool {
 		switch {

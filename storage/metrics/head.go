@@ -146,8 +146,9 @@ func NewHead(from storage.Position) *Head {
 }
 
 // Append adds the series of a request's batches, all or nothing for those who take snapshots. Batches are not
-// kept, but what they point to is. It is for one caller at a time.
-func (h *Head) Append(batches []telemetry.Batch) {
+// kept, but what they point to is. For each series that has its identity in its labels it calls observe with the
+// resource made of them. It is for one caller at a time.
+func (h *Head) Append(batches []telemetry.Batch, observe func(t telemetry.Tenant, r *telemetry.Resource, lo, hi int64)) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.seq++
@@ -162,12 +163,15 @@ func (h *Head) Append(batches []telemetry.Batch) {
 			h.tenants[b.Tenant] = t
 		}
 		for j := range b.Series {
-			h.append(t, b.Resource, &b.Series[j])
+			if r, lo, hi := h.append(t, b.Resource, &b.Series[j]); r != nil && b.Resource == nil {
+				observe(b.Tenant, r, lo, hi)
+			}
 		}
 	}
 }
 
-func (h *Head) append(t *tenantHead, res *telemetry.Resource, s *telemetry.Series) {
+// append returns the resource that vouches for the series and the time range of what was added.
+func (h *Head) append(t *tenantHead, res *telemetry.Resource, s *telemetry.Series) (*telemetry.Resource, int64, int64) {
 	name := s.Labels.Get(labels.MetricName)
 	m := t.series[s.Labels]
 	if m == nil {
@@ -200,7 +204,7 @@ func (h *Head) append(t *tenantHead, res *telemetry.Resource, s *telemetry.Serie
 	h.records += int64(n)
 	h.bytes += int64(40*len(s.Samples)) + int64(s.Size()-24*len(s.Samples)-120-len(s.Labels))
 	if n == 0 {
-		return
+		return nil, 0, 0
 	}
 	if res == nil {
 		if len(m.evidence) > 0 { // the labels never change, so neither does what they tell
@@ -209,9 +213,11 @@ func (h *Head) append(t *tenantHead, res *telemetry.Resource, s *telemetry.Serie
 			res = telemetry.LabelResource(m.labels)
 		}
 	}
-	if res != nil && lo <= hi {
-		h.vouch(m, res, lo, hi)
+	if res == nil || lo > hi {
+		return nil, 0, 0
 	}
+	h.vouch(m, res, lo, hi)
+	return res, lo, hi
 }
 
 // vouch widens the last evidence or adds one. An evidence seen by an older snapshot may reach further in time

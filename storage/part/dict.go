@@ -28,7 +28,9 @@ func (d *Dict[K, V]) Add(k K, v V) uint32 {
 }
 
 // Resources is a dictionary of resources; nil is a value of its own.
-type Resources struct{ dict Dict[telemetry.ResourceID, *telemetry.Resource] }
+type Resources struct {
+	dict Dict[telemetry.ResourceID, *telemetry.Resource]
+}
 
 // Add returns the number of r.
 func (d *Resources) Add(r *telemetry.Resource) uint32 {

@@ -1,0 +1,140 @@
+package db
+
+import (
+	"errors"
+	"log/slog"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/braidobs/braid/internal/config"
+	"github.com/braidobs/braid/storage/blob"
+	"github.com/braidobs/braid/storage/catalog"
+	"github.com/braidobs/braid/storage/wal"
+)
+
+// Config is section "storage" of the configuration.
+type Config struct {
+	Retention      config.Duration `yaml:"retention"`
+	HeadBytes      config.Size     `yaml:"head_bytes"`
+	PinnedBytes    config.Size     `yaml:"pinned_bytes"`
+	CacheBytes     config.Size     `yaml:"cache_bytes"`
+	FlushInterval  config.Duration `yaml:"flush_interval"`
+	LogBytes       config.Size     `yaml:"log_bytes"`
+	MergeBytes     config.Size     `yaml:"merge_bytes"`
+	RetryWindow    config.Duration `yaml:"retry_window"`
+	RetryKeys      int             `yaml:"retry_keys"`
+	MaxDeltaSeries int             `yaml:"max_delta_series"`
+	MaxResources   int             `yaml:"max_resources"`
+	Cluster        string          `yaml:"cluster"`
+}
+
+// DefaultConfig returns the settings that a small machine is served well by.
+func DefaultConfig() Config {
+	return Config{
+		Retention:      config.Duration(30 * 24 * time.Hour),
+		HeadBytes:      64 << 20,
+		PinnedBytes:    128 << 20,
+		CacheBytes:     32 << 20,
+		FlushInterval:  config.Duration(10 * time.Minute),
+		LogBytes:       512 << 20,
+		MergeBytes:     64 << 20,
+		RetryWindow:    config.Duration(5 * time.Minute),
+		RetryKeys:      200_000,
+		MaxDeltaSeries: 200_000,
+		MaxResources:   500_000,
+	}
+}
+
+// Validate returns all mistakes.
+func (c Config) Validate() error {
+	var errs config.Errors
+	if c.Retention < config.Duration(time.Hour) {
+		errs.Field("retention", errors.New("must be at least 1h"))
+	}
+	for _, s := range []struct {
+		name string
+		size config.Size
+	}{
+		{"head_bytes", c.HeadBytes}, {"pinned_bytes", c.PinnedBytes},
+		{"cache_bytes", c.CacheBytes}, {"log_bytes", c.LogBytes}, {"merge_bytes", c.MergeBytes},
+	} {
+		if s.size < 1<<20 {
+			errs.Field(s.name, errors.New("must be at least 1MiB"))
+		}
+	}
+	if c.FlushInterval < config.Duration(time.Second) {
+		errs.Field("flush_interval", errors.New("must be at least 1s"))
+	}
+	if c.RetryWindow < 0 {
+		errs.Field("retry_window", errors.New("must not be negative"))
+	}
+	if c.RetryKeys < 1 {
+		errs.Field("retry_keys", errors.New("must be positive"))
+	}
+	if c.MaxDeltaSeries < 1 {
+		errs.Field("max_delta_series", errors.New("must be positive"))
+	}
+	if c.MaxResources < 1 {
+		errs.Field("max_resources", errors.New("must be positive"))
+	}
+	return errs.Err()
+}
+
+// OpenLog opens the write-ahead log; its next position is at least atLeast.
+type OpenLog func(atLeast wal.Position) (wal.Log, error)
+
+// Deps is what the engine stands on.
+type Deps struct {
+	OpenLog OpenLog
+	Blobs   blob.Store
+	Catalog catalog.Catalog
+	Now     func() time.Time
+	Log     *slog.Logger          // nil logs nothing
+	Metrics prometheus.Registerer // nil keeps them to itself
+}
+
+// metrics are the engine's own.
+type metrics struct {
+	written    *prometheus.CounterVec // records, by signal
+	rejected   *prometheus.CounterVec // by signal
+	overloaded *prometheus.CounterVec // by reason
+	retries    prometheus.Counter
+	evicted    prometheus.Counter
+	flushes    *prometheus.CounterVec // by signal, outcome
+	merges     *prometheus.CounterVec
+	dropped    *prometheus.CounterVec // parts by reason
+	corrupt    prometheus.Counter
+	holes      prometheus.Counter
+	expired    prometheus.Counter
+	flushTime  *prometheus.HistogramVec
+}
+
+func newMetrics(reg prometheus.Registerer) *metrics {
+	if reg == nil {
+		reg = prometheus.NewRegistry()
+	}
+	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
+		c := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "braid_storage_" + name, Help: help}, labels)
+		reg.MustRegister(c)
+		return c
+	}
+	m := &metrics{
+		written:    counter("records_written_total", "Records made durable.", "signal"),
+		rejected:   counter("records_rejected_total", "Records that the store rejected.", "signal"),
+		overloaded: counter("writes_refused_total", "Writes refused for now.", "reason"),
+		retries:    counter("writes_retried_total", "Writes recognised as a retry and stored once.").WithLabelValues(),
+		evicted:    counter("retry_keys_evicted_total", "Keys of requests forgotten before the end of storage.retry_window because of storage.retry_keys.").WithLabelValues(),
+		flushes:    counter("flushes_total", "Flushes of memory into parts.", "signal", "outcome"),
+		merges:     counter("merges_total", "Merges and rewrites of parts.", "signal", "outcome"),
+		dropped:    counter("parts_dropped_total", "Parts dropped.", "signal", "reason"),
+		corrupt:    counter("parts_corrupt_total", "Parts set aside because they are corrupt.").WithLabelValues(),
+		holes:      counter("log_holes_total", "Holes found in the write-ahead log or in the chain of commits.").WithLabelValues(),
+		expired:    counter("views_expired_total", "Views cancelled because of storage.pinned_bytes.").WithLabelValues(),
+	}
+	m.flushTime = prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Name: "braid_storage_flush_seconds", Help: "Time to write and commit one flush.", Buckets: prometheus.ExponentialBuckets(0.01, 4, 7),
+	}, []string{"signal"})
+	reg.MustRegister(m.flushTime)
+	return m
+}

@@ -1,0 +1,381 @@
+package db
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"strconv"
+
+	"github.com/braidobs/braid/internal/telemetry"
+	"github.com/braidobs/braid/storage"
+	"github.com/braidobs/braid/storage/blob"
+	"github.com/braidobs/braid/storage/logs"
+	signalmetrics "github.com/braidobs/braid/storage/metrics"
+	"github.com/braidobs/braid/storage/part"
+	"github.com/braidobs/braid/storage/traces"
+	"github.com/braidobs/braid/storage/wal"
+)
+
+// builder collects the records of one part; the signals' Builders are all of this form.
+type builder interface {
+	Rows() (rows, bytes, lo, hi int64)
+	Write(w *part.Writer) error
+}
+
+// Flush implements storage.Admin.
+func (d *DB) Flush(ctx context.Context) error {
+	d.flushMu.Lock()
+	defer d.flushMu.Unlock()
+	return d.flushAll(ctx)
+}
+
+// flushAll flushes every chain and trims the log. It needs flushMu.
+func (d *DB) flushAll(ctx context.Context) error {
+	for _, s := range signals() {
+		if err := d.flush(ctx, s); err != nil {
+			return err
+		}
+	}
+	if err := d.flushMeta(ctx); err != nil {
+		return err
+	}
+	return d.trim()
+}
+
+// flushDue flushes the heads that are half full, and everything when the log is large or a chain is old.
+func (d *DB) flushDue(ctx context.Context) error {
+	d.flushMu.Lock()
+	defer d.flushMu.Unlock()
+	d.mu.Lock()
+	now := d.deps.Now()
+	all := d.wal.Bytes() > int64(d.cfg.LogBytes)
+	var due []storage.Signal
+	for _, s := range signals() {
+		n, rows := d.heads[s].size()
+		if n >= int64(d.cfg.HeadBytes)/2 || d.frozen[s] != nil {
+			due = append(due, s)
+		}
+		all = all || rows > 0 && now.Sub(d.heads[s].born) >= d.cfg.FlushInterval.Std()
+	}
+	all = all || d.applied > d.chains[chainMeta].to && now.Sub(d.chains[chainMeta].last) >= 2*d.cfg.FlushInterval.Std()
+	d.mu.Unlock()
+	if all {
+		return d.flushAll(ctx)
+	}
+	for _, s := range due {
+		if err := d.flush(ctx, s); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// flush writes the head of a signal into parts and commits them. It needs flushMu.
+func (d *DB) flush(ctx context.Context, s storage.Signal) error {
+	start := d.deps.Now()
+	d.mu.Lock()
+	h := d.frozen[s]
+	if h == nil { // otherwise an earlier flush of it failed
+		h = d.heads[s]
+		if h.from == d.applied {
+			d.mu.Unlock()
+			return nil
+		}
+		h.to = d.applied
+		d.frozen[s] = h
+		d.heads[s] = newHead(s, d.applied, start)
+	}
+	d.mu.Unlock()
+	parts, err := d.writeHead(ctx, h)
+	if err != nil {
+		d.m.flushes.WithLabelValues(s.String(), "failed").Inc()
+		return fmt.Errorf("flush %s: %w", s, err)
+	}
+	m := flushManifest{Shard: shard, Chain: s.String(), From: h.from, To: h.to, Parts: parts, Time: start}
+	if err := d.commit(ctx, chain(s), &m); err != nil { // it may have adopted the parts of an earlier try
+		d.m.flushes.WithLabelValues(s.String(), "failed").Inc()
+		return fmt.Errorf("commit flush of %s: %w", s, err)
+	}
+	d.mu.Lock()
+	d.frozen[s] = nil
+	h.retired = h.pins > 0
+	old := d.install(d.current.with(nil, m.Parts))
+	d.expireViews()
+	d.mu.Unlock()
+	old.release(d)
+	d.m.flushes.WithLabelValues(s.String(), "ok").Inc()
+	d.m.flushTime.WithLabelValues(s.String()).Observe(d.deps.Now().Sub(start).Seconds())
+	return nil
+}
+
+// commit creates the next manifest of a chain. When an earlier try created it without learning so, m becomes
+// that one: it commits the same records. It needs flushMu.
+func (d *DB) commit(ctx context.Context, c chain, m *flushManifest) error {
+	b, err := encodeManifest(m)
+	if err != nil {
+		return err
+	}
+	name := commitName(c, m.From)
+	err = d.deps.Blobs.PutIfAbsent(ctx, name, b)
+	if errors.Is(err, blob.ErrExists) {
+		var old flushManifest
+		if b, err = d.renew(ctx, name, &old); err == nil && (old.To > m.To || old.Chain != m.Chain) {
+			err = fmt.Errorf("manifest %s reaches to record %d, want %d: another process writes here", name, old.To, m.To)
+		}
+		if err == nil && old.To < m.To {
+			err = d.shorten(c, &old)
+		}
+		*m = old
+	}
+	if err != nil {
+		return err
+	}
+	d.remember(name, b)
+	d.mu.Lock()
+	st := &d.chains[c]
+	st.from, st.to, st.any, st.snapshot, st.last = m.From, m.To, true, m.Snapshot, m.Time
+	st.manifests++
+	absorb := st.manifests >= checkpointEvery
+	d.mu.Unlock()
+	if absorb {
+		if err := d.checkpoint(ctx, c); err != nil {
+			d.log.Warn("checkpoint of the manifests failed, it is tried again", "chain", c.String(), "err", err)
+		}
+	}
+	return nil
+}
+
+// shorten is for a head that grew between two tries to commit it, which cannot be: a frozen head does not grow,
+// and a snapshot of the meta chain may be older than wanted.
+func (d *DB) shorten(c chain, old *flushManifest) error {
+	if c == chainMeta {
+		return nil
+	}
+	return fmt.Errorf("manifest %s ends at record %d, which the head does not: another process writes here", commitName(c, old.From), old.To)
+}
+
+// renew reads a manifest and writes it again, so that it is durable even if who created it never learned that.
+func (d *DB) renew(ctx context.Context, name string, into any) ([]byte, error) {
+	b, err := d.deps.Blobs.Get(ctx, name, maxManifestBytes)
+	if err != nil {
+		return nil, fmt.Errorf("read manifest: %w", err)
+	}
+	if err := decodeManifest(name, b, into); err != nil {
+		return nil, err
+	}
+	if err := d.deps.Blobs.Put(ctx, name, func(w io.Writer) error { _, err := w.Write(b); return err }); err != nil {
+		return nil, fmt.Errorf("write manifest: %w", err)
+	}
+	return b, nil
+}
+
+// remember keeps a manifest in the catalog, which may fail: it is a cache.
+func (d *DB) remember(name string, b []byte) {
+	if err := d.deps.Catalog.Set(name, b); err != nil {
+		d.log.Warn("catalog cannot be written", "err", err)
+	}
+}
+
+const (
+	nanosPerDay  = 24 * 3600 * 1_000_000_000
+	millisPerDay = 24 * 3600 * 1_000
+)
+
+func dayOf(t, perDay int64) int64 {
+	if t >= 0 {
+		return t / perDay
+	}
+	return -((-t + perDay - 1) / perDay)
+}
+
+// slot is where a record of a head goes.
+type slot struct {
+	tenant telemetry.Tenant
+	day    int64
+}
+
+// builderOf returns the builder of a slot, making it when needed.
+func builderOf[B any](m map[slot]B, k slot, make func() B) B {
+	b, ok := m[k]
+	if !ok {
+		b = make()
+		m[k] = b
+	}
+	return b
+}
+
+// writeHead writes the parts of a frozen head: one per tenant and day.
+func (d *DB) writeHead(ctx context.Context, h *head) ([]partMeta, error) {
+	builders := make(map[slot]builder)
+	switch h.signal {
+	case storage.Logs:
+		m := make(map[slot]*logs.Builder)
+		h.logs.Snapshot().Each(func(t telemetry.Tenant, stream telemetry.LabelSet, res *telemetry.Resource, recs []telemetry.LogRecord) {
+			for i := range recs {
+				builderOf(m, slot{t, dayOf(recs[i].Time, nanosPerDay)}, logs.NewBuilder).Add(stream, res, &recs[i])
+			}
+		})
+		for k, b := range m {
+			builders[k] = b
+		}
+	case storage.Traces:
+		m := make(map[slot]*traces.Builder)
+		h.traces.Snapshot().Each(func(t telemetry.Tenant, res *telemetry.Resource, spans []telemetry.Span) {
+			for i := range spans {
+				builderOf(m, slot{t, dayOf(spans[i].Start, nanosPerDay)}, traces.NewBuilder).Add(res, &spans[i])
+			}
+		})
+		for k, b := range m {
+			builders[k] = b
+		}
+	case storage.Metrics:
+		m, err := metricBuilders(ctx, h.metrics.Snapshot())
+		if err != nil {
+			return nil, err
+		}
+		for k, b := range m {
+			builders[k] = b
+		}
+	}
+	var parts []partMeta
+	for k, b := range builders {
+		meta, err := d.writePart(ctx, partMeta{Signal: h.signal, Tenant: k.tenant, Day: k.day, From: h.from, To: h.to}, b)
+		if err != nil {
+			return nil, err
+		}
+		parts = append(parts, meta)
+	}
+	return parts, nil
+}
+
+func metricBuilders(ctx context.Context, snap *signalmetrics.Snapshot) (map[slot]*signalmetrics.Builder, error) {
+	m := make(map[slot]*signalmetrics.Builder)
+	q := storage.SeriesQuery{Start: math.MinInt64, End: math.MaxInt64}
+	for _, t := range snap.Tenants() {
+		src := snap.Tenant(t)
+		err := src.Select(ctx, &q, signalmetrics.Points|signalmetrics.Exemplars|signalmetrics.EvidenceOf, nil, func(data signalmetrics.Data) error {
+			days := make(map[int64]*signalmetrics.Data)
+			day := func(at int64) *signalmetrics.Data {
+				n := dayOf(at, millisPerDay)
+				x := days[n]
+				if x == nil {
+					x = &signalmetrics.Data{Labels: data.Labels, Evidence: data.Evidence}
+					days[n] = x
+				}
+				return x
+			}
+			for _, p := range data.Points {
+				x := day(p.T)
+				x.Points = append(x.Points, p)
+			}
+			for _, e := range data.Exemplars {
+				x := day(e.Ts)
+				x.Exemplars = append(x.Exemplars, e)
+			}
+			for n, x := range days {
+				builderOf(m, slot{t, n}, signalmetrics.NewBuilder).Add(*x)
+			}
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+		err = src.Metadata("", func(name string, md telemetry.Metadata) {
+			for k, b := range m {
+				if k.tenant == t {
+					b.AddMetadata(name, md)
+				}
+			}
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return m, nil
+}
+
+// writePart writes one part durably and completes its description. A part that no manifest names does not
+// exist: its name is unique, so a try that failed leaves only garbage.
+func (d *DB) writePart(ctx context.Context, meta partMeta, b builder) (partMeta, error) {
+	if err := ctx.Err(); err != nil {
+		return meta, err
+	}
+	var unique [6]byte
+	if _, err := rand.Read(unique[:]); err != nil {
+		return meta, fmt.Errorf("name part: %w", err)
+	}
+	p := meta.partition()
+	meta.Name = fmt.Sprintf("parts/%s/%020d-%020d-%s.part", p.path(), meta.From, meta.To, hex.EncodeToString(unique[:]))
+	meta.Rows, meta.Raw, meta.Lo, meta.Hi = b.Rows()
+	err := d.deps.Blobs.Put(ctx, meta.Name, func(w io.Writer) error {
+		pw := part.NewWriter(w, d.enc, map[string]string{
+			"signal": meta.Signal.String(), "tenant": string(meta.Tenant), "rows": strconv.FormatInt(meta.Rows, 10),
+			"from": strconv.FormatUint(uint64(meta.From), 10), "to": strconv.FormatUint(uint64(meta.To), 10),
+			"mask": strconv.FormatUint(meta.Mask, 10),
+		})
+		if err := b.Write(pw); err != nil {
+			return err
+		}
+		if err := pw.Close(); err != nil {
+			return err
+		}
+		meta.Bytes = pw.Size()
+		return nil
+	})
+	if err != nil {
+		return meta, fmt.Errorf("write part %s: %w", meta.Name, err)
+	}
+	return meta, nil
+}
+
+// flushMeta writes the state that is folded from all records, as of the last one applied. It needs flushMu.
+func (d *DB) flushMeta(ctx context.Context) error {
+	d.mu.Lock()
+	st := d.chains[chainMeta]
+	to := d.applied
+	if st.to == to {
+		d.mu.Unlock()
+		return nil
+	}
+	state := d.appendState(nil)
+	now := d.deps.Now()
+	d.mu.Unlock()
+	name := fmt.Sprintf("meta/%020d.state", to)
+	err := d.deps.Blobs.Put(ctx, name, func(w io.Writer) error { _, err := w.Write(state); return err })
+	if err != nil {
+		return fmt.Errorf("write snapshot %s: %w", name, err)
+	}
+	m := flushManifest{Shard: shard, Chain: chainMeta.String(), From: st.to, To: to, Snapshot: name, Time: now}
+	if err := d.commit(ctx, chainMeta, &m); err != nil {
+		return fmt.Errorf("commit snapshot: %w", err)
+	}
+	if st.snapshot != "" && st.snapshot != name {
+		if err := d.deps.Blobs.Delete(ctx, st.snapshot); err != nil && !errors.Is(err, blob.ErrNotFound) {
+			d.log.Warn("old snapshot cannot be deleted, the next start tries again", "snapshot", st.snapshot, "err", err)
+		}
+	}
+	return nil
+}
+
+// trim removes what all chains have committed from the log, but for the window of retries. A log with holes is
+// left alone. It needs flushMu.
+func (d *DB) trim() error {
+	d.mu.Lock()
+	upTo := d.applied
+	for _, c := range chains() {
+		upTo = min(upTo, d.chains[c].to)
+	}
+	stop := d.unswept || d.closing
+	d.mu.Unlock()
+	if stop || d.closed.Load() {
+		return nil
+	}
+	if err := d.wal.Trim(wal.Position(upTo), d.deps.Now().Add(-d.cfg.RetryWindow.Std())); err != nil {
+		return fmt.Errorf("trim the log: %w", err)
+	}
+	return nil
+}

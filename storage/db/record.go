@@ -1,0 +1,149 @@
+package db
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/klauspost/compress/s2"
+	"github.com/prometheus/prometheus/model/labels"
+
+	"github.com/braidobs/braid/internal/telemetry"
+	"github.com/braidobs/braid/storage"
+)
+
+// A log record is a version byte, a byte that says what it is, and its body, S2-compressed. See
+// docs/format/record.md.
+const (
+	recordVersion = 1
+	recordRequest = 1
+	recordMask    = 2
+
+	// maxRecordRaw bounds the unpacked size of a record.
+	maxRecordRaw = 256 << 20
+)
+
+var errRecord = errors.New("log record is malformed")
+
+// record is what one record of the log says: a request or a mask.
+type record struct {
+	req  *storage.Request
+	mask *storage.Mask
+}
+
+func appendHeader(kind byte) []byte { return []byte{recordVersion, kind} }
+
+func encodeRequest(req *storage.Request) []byte {
+	var body []byte
+	body = append(body, req.Key[:]...)
+	body = appendRejected(body, &req.Rejected)
+	body = telemetry.AppendUvarint(body, uint64(len(req.Batches)))
+	for i := range req.Batches {
+		body = telemetry.AppendBatch(body, &req.Batches[i])
+	}
+	return append(appendHeader(recordRequest), s2.Encode(nil, body)...)
+}
+
+func appendRejected(dst []byte, r *storage.Rejected) []byte {
+	dst = telemetry.AppendUvarint(dst, uint64(r.Spans))
+	dst = telemetry.AppendUvarint(dst, uint64(r.Logs))
+	dst = telemetry.AppendUvarint(dst, uint64(r.Samples))
+	dst = telemetry.AppendUvarint(dst, uint64(len(r.Reasons)))
+	for _, s := range r.Reasons {
+		dst = telemetry.AppendString(dst, s)
+	}
+	return dst
+}
+
+func readRejected(d *telemetry.Decoder) storage.Rejected {
+	r := storage.Rejected{Spans: int(d.Uvarint()), Logs: int(d.Uvarint()), Samples: int(d.Uvarint())}
+	for range d.Count(1) {
+		r.Reasons = append(r.Reasons, d.Str())
+	}
+	return r
+}
+
+func encodeMask(m *storage.Mask) []byte {
+	return append(appendHeader(recordMask), s2.Encode(nil, appendMask(nil, m))...)
+}
+
+func appendMask(dst []byte, m *storage.Mask) []byte {
+	dst = telemetry.AppendUvarint(dst, m.ID)
+	dst = telemetry.AppendString(dst, string(m.Tenant))
+	dst = append(dst, byte(m.Signal))
+	dst = telemetry.AppendVarint(dst, m.Start)
+	dst = telemetry.AppendVarint(dst, m.End)
+	dst = telemetry.AppendUvarint(dst, uint64(len(m.Matchers)))
+	for _, lm := range m.Matchers {
+		dst = append(dst, byte(lm.Type))
+		dst = telemetry.AppendString(dst, lm.Name)
+		dst = telemetry.AppendString(dst, lm.Value)
+	}
+	dst = telemetry.AppendString(dst, m.Contains)
+	dst = telemetry.AppendUvarint(dst, uint64(len(m.Traces)))
+	for _, t := range m.Traces {
+		dst = append(dst, t[:]...)
+	}
+	return dst
+}
+
+func readMask(d *telemetry.Decoder) *storage.Mask {
+	m := &storage.Mask{ID: d.Uvarint(), Tenant: telemetry.Tenant(d.Str()), Signal: storage.Signal(d.Byte()), Start: d.Varint(), End: d.Varint()}
+	for range d.Count(3) {
+		kind, name, value := labels.MatchType(d.Byte()), d.Str(), d.Str()
+		if kind < labels.MatchEqual || kind > labels.MatchNotRegexp {
+			d.Fail("matcher of type %d", kind)
+			return m
+		}
+		lm, err := labels.NewMatcher(kind, name, value)
+		if err != nil {
+			d.Fail("matcher: %v", err)
+			return m
+		}
+		m.Matchers = append(m.Matchers, lm)
+	}
+	m.Contains = d.Str()
+	for range d.Count(16) {
+		m.Traces = append(m.Traces, d.TraceID())
+	}
+	return m
+}
+
+// decodeRecord reads a record; what it returns shares no memory with rec.
+func decodeRecord(rec []byte) (record, error) {
+	if len(rec) < 2 || rec[0] != recordVersion {
+		return record{}, fmt.Errorf("%w: no version %d", errRecord, recordVersion)
+	}
+	n, err := s2.DecodedLen(rec[2:])
+	if err != nil || n > maxRecordRaw {
+		return record{}, fmt.Errorf("%w: %d bytes unpacked: %w", errRecord, n, err)
+	}
+	body, err := s2.Decode(nil, rec[2:])
+	if err != nil {
+		return record{}, fmt.Errorf("%w: %w", errRecord, err)
+	}
+	d := telemetry.NewDecoderBytes(body)
+	var r record
+	switch rec[1] {
+	case recordRequest:
+		r.req = &storage.Request{}
+		copy(r.req.Key[:], d.Take(len(r.req.Key)))
+		r.req.Rejected = readRejected(d)
+		for range d.Count(10) {
+			if d.Err() != nil {
+				break
+			}
+			r.req.Batches = append(r.req.Batches, d.Batch())
+		}
+	case recordMask:
+		r.mask = readMask(d)
+	default:
+		return record{}, fmt.Errorf("%w: unknown kind %d", errRecord, rec[1])
+	}
+	if d.Err() == nil && d.Len() != 0 {
+		d.Fail("%d bytes too many", d.Len())
+	}
+	if err := d.Err(); err != nil {
+		return record{}, fmt.Errorf("%w: %w", errRecord, err)
+	}
+	return r, nil
+}

@@ -1,0 +1,543 @@
+package db
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"maps"
+	"slices"
+	"sync"
+
+	"github.com/prometheus/prometheus/model/exemplar"
+	"github.com/prometheus/prometheus/model/labels"
+	promstorage "github.com/prometheus/prometheus/storage"
+	"github.com/prometheus/prometheus/util/annotations"
+
+	"github.com/braidobs/braid/internal/telemetry"
+	"github.com/braidobs/braid/storage"
+	"github.com/braidobs/braid/storage/logs"
+	signalmetrics "github.com/braidobs/braid/storage/metrics"
+	"github.com/braidobs/braid/storage/part"
+	"github.com/braidobs/braid/storage/traces"
+)
+
+// view is one atomic version of heads and parts.
+type view struct {
+	d       *DB
+	seq     uint64
+	version *version
+	heads   []*head // pinned
+	metrics []*signalmetrics.Snapshot
+	logs    []*logs.Snapshot
+	traces  []*traces.Snapshot
+	masks   []mask
+	dirs    map[telemetry.Tenant]*telemetry.Directory
+	ctx     context.Context //nolint:containedctx // ends when the view is closed or expires
+	cancel  context.CancelCauseFunc
+
+	mu       sync.Mutex // guards warnings
+	warnings []string
+}
+
+// View implements storage.Reader.
+func (d *DB) View(ctx context.Context, min storage.Position) (storage.View, error) {
+	d.mu.Lock()
+	for d.applied < min && !d.closing {
+		if min > storage.Position(d.wal.End()) && d.applied >= storage.Position(d.wal.End()) {
+			d.mu.Unlock()
+			return nil, fmt.Errorf("position %d was never written", min)
+		}
+		d.waiting = true
+		moved := d.moved
+		d.mu.Unlock()
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-moved:
+		}
+		d.mu.Lock()
+	}
+	defer d.mu.Unlock()
+	if d.closing {
+		return nil, storage.ErrClosed
+	}
+	v := &view{d: d, seq: d.viewSeq, version: d.current, masks: d.masks[:len(d.masks):len(d.masks)], dirs: maps.Clone(d.dirs)}
+	v.ctx, v.cancel = context.WithCancelCause(context.Background())
+	d.viewSeq++
+	d.current.refs.Add(1)
+	for _, s := range signals() {
+		for _, h := range []*head{d.frozen[s], d.heads[s]} {
+			if h == nil {
+				continue
+			}
+			h.pins++
+			v.heads = append(v.heads, h)
+			switch s {
+			case storage.Metrics:
+				v.metrics = append(v.metrics, h.metrics.Snapshot())
+			case storage.Logs:
+				v.logs = append(v.logs, h.logs.Snapshot())
+			case storage.Traces:
+				v.traces = append(v.traces, h.traces.Snapshot())
+			}
+		}
+	}
+	v.warnings = append(v.warnings, d.holes...)
+	d.views[v] = struct{}{}
+	return v, nil
+}
+
+// expireViews cancels the oldest views while heads that were flushed long ago take more than their budget. It
+// needs mu.
+func (d *DB) expireViews() {
+	for {
+		var pinned int64
+		seen := make(map[*head]bool)
+		var oldest *view
+		for v := range d.views {
+			if v.ctx.Err() != nil {
+				continue
+			}
+			holds := false
+			for _, h := range v.heads {
+				if !h.retired {
+					continue
+				}
+				holds = true
+				if !seen[h] {
+					seen[h] = true
+					n, _ := h.size()
+					pinned += n
+				}
+			}
+			if holds && (oldest == nil || v.seq < oldest.seq) {
+				oldest = v
+			}
+		}
+		if oldest == nil || pinned <= int64(d.cfg.PinnedBytes) {
+			return
+		}
+		oldest.cancel(storage.ErrViewExpired)
+		d.m.expired.Inc()
+	}
+}
+
+// Close implements storage.View.
+func (v *view) Close() error {
+	d := v.d
+	d.mu.Lock()
+	if _, open := d.views[v]; !open {
+		d.mu.Unlock()
+		return nil
+	}
+	delete(d.views, v)
+	for _, h := range v.heads {
+		h.pins--
+	}
+	d.mu.Unlock()
+	v.cancel(storage.ErrClosed)
+	v.version.release(d)
+	return nil
+}
+
+// Warnings implements storage.View.
+func (v *view) Warnings() []string {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return slices.Clone(v.warnings)
+}
+
+func (v *view) warn(s string) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if !slices.Contains(v.warnings, s) {
+		v.warnings = append(v.warnings, s)
+	}
+}
+
+// begin ties a read to the life of the view.
+func (v *view) begin(ctx context.Context) (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	stop := context.AfterFunc(v.ctx, func() { cancel(context.Cause(v.ctx)) })
+	return ctx, func() { stop(); cancel(nil) }
+}
+
+// explain says why a read ended: the view's end, rather than a bare cancellation.
+func explain(ctx context.Context, err error) error {
+	if err != nil && ctx.Err() != nil {
+		if cause := context.Cause(ctx); cause != nil {
+			return cause
+		}
+	}
+	return err
+}
+
+// failed handles the error of reading a part: a corrupt one is set aside with a warning, and the answer comes
+// from the others.
+func (v *view) failed(h *partHandle, err error) error {
+	if h == nil || !errors.Is(err, part.ErrCorrupt) {
+		return err
+	}
+	v.d.quarantine(h, err)
+	v.warn(err.Error())
+	return nil
+}
+
+// handles opens the parts that a read needs.
+func (v *view) handles(ctx context.Context, s storage.Signal, t telemetry.Tenant, lo, hi int64) ([]*partHandle, error) {
+	var out []*partHandle
+	for _, h := range v.version.of(s, t, lo, hi) {
+		if err := h.open(ctx, v.d); err != nil {
+			if err = v.failed(h, err); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		out = append(out, h)
+	}
+	return out, nil
+}
+
+// masksOf returns the deletes of a tenant's signal.
+func (v *view) masksOf(s storage.Signal, t telemetry.Tenant) []mask {
+	var out []mask
+	for i := range v.masks {
+		if v.masks[i].Signal == s && v.masks[i].Tenant == t {
+			out = append(out, v.masks[i])
+		}
+	}
+	return out
+}
+
+// Logs implements storage.LogReader.
+func (v *view) Logs(ctx context.Context, q storage.LogQuery) iter.Seq2[*storage.LogBlock, error] {
+	return func(yield func(*storage.LogBlock, error) bool) {
+		ctx, end := v.begin(ctx)
+		defer end()
+		srcs, hs, err := v.logSources(ctx, &q)
+		if err != nil {
+			yield(nil, explain(ctx, err))
+			return
+		}
+		masks := logMasks(v.masksOf(storage.Logs, q.Tenant))
+		if q.Order != storage.Unordered {
+			b, err := logs.Collect(ctx, srcs, q, masks, func(i int, err error) error { return v.failed(hs[i], err) })
+			if err != nil {
+				yield(nil, explain(ctx, err))
+			} else if b.Len() > 0 {
+				yield(b, nil)
+			}
+			return
+		}
+		for i, s := range srcs {
+			err := s.Scan(ctx, &q, masks, func(b *storage.LogBlock) error {
+				if !yield(b, nil) {
+					return errStop
+				}
+				return nil
+			})
+			if errors.Is(err, errStop) {
+				return
+			}
+			if err != nil {
+				if err = v.failed(hs[i], err); err != nil {
+					yield(nil, explain(ctx, err))
+					return
+				}
+			}
+		}
+	}
+}
+
+// errStop ends a scan whose consumer has enough.
+var errStop = errors.New("enough")
+
+// logSources returns what may hold rows of q in the order of arrival, with the part behind each, nil for heads.
+func (v *view) logSources(ctx context.Context, q *storage.LogQuery) ([]logs.Source, []*partHandle, error) {
+	hs, err := v.handles(ctx, storage.Logs, q.Tenant, q.Start, q.End)
+	if err != nil {
+		return nil, nil, err
+	}
+	srcs := make([]logs.Source, 0, len(hs)+len(v.logs))
+	for _, h := range hs {
+		srcs = append(srcs, h.logs)
+	}
+	for _, s := range v.logs {
+		srcs, hs = append(srcs, s.Tenant(q.Tenant)), append(hs, nil)
+	}
+	return srcs, hs, nil
+}
+
+// Streams implements storage.LogReader.
+func (v *view) Streams(ctx context.Context, q storage.LogQuery) ([]telemetry.LabelSet, error) {
+	ctx, end := v.begin(ctx)
+	defer end()
+	srcs, hs, err := v.logSources(ctx, &q)
+	if err != nil {
+		return nil, explain(ctx, err)
+	}
+	masks := logMasks(v.masksOf(storage.Logs, q.Tenant))
+	where := streamPart(q.Where)
+	scan := storage.LogQuery{Tenant: q.Tenant, Start: q.Start, End: q.End, Where: where}
+	seen := make(map[telemetry.LabelSet]bool)
+	for i, s := range srcs {
+		err := s.Streams(&scan, masks, func(s telemetry.LabelSet) {
+			if !seen[s] && matchStream(s, where) {
+				seen[s] = true
+			}
+		})
+		if err != nil {
+			if err = v.failed(hs[i], err); err != nil {
+				return nil, explain(ctx, err)
+			}
+		}
+	}
+	out := slices.Collect(maps.Keys(seen))
+	slices.SortFunc(out, func(a, b telemetry.LabelSet) int { return labels.Compare(a.Labels(), b.Labels()) })
+	return out, nil
+}
+
+// streamPart returns what p demands of streams alone.
+func streamPart(p storage.Predicate) storage.Predicate {
+	switch p := p.(type) {
+	case storage.StreamMatch:
+		return p
+	case storage.And:
+		var out storage.And
+		for _, q := range p {
+			if s := streamPart(q); s != nil {
+				out = append(out, s)
+			}
+		}
+		if len(out) > 0 {
+			return out
+		}
+	}
+	return nil
+}
+
+func matchStream(s telemetry.LabelSet, p storage.Predicate) bool {
+	b := storage.LogBlock{Streams: []telemetry.LabelSet{s}, Stream: []uint32{0}, Time: []int64{0}}
+	return b.Match(0, p)
+}
+
+// Spans implements storage.SpanReader.
+func (v *view) Spans(ctx context.Context, q storage.SpanQuery) iter.Seq2[*storage.SpanBlock, error] {
+	return func(yield func(*storage.SpanBlock, error) bool) {
+		ctx, end := v.begin(ctx)
+		defer end()
+		hs, err := v.handles(ctx, storage.Traces, q.Tenant, q.Start, q.End)
+		if err != nil {
+			yield(nil, explain(ctx, err))
+			return
+		}
+		srcs := make([]traces.Source, 0, len(hs)+len(v.traces))
+		for _, h := range hs {
+			srcs = append(srcs, h.traces)
+		}
+		for _, s := range v.traces {
+			srcs, hs = append(srcs, s.Tenant(q.Tenant)), append(hs, nil)
+		}
+		masks := traceMasks(v.masksOf(storage.Traces, q.Tenant))
+		if q.Order != storage.Unordered {
+			b, err := traces.Collect(ctx, srcs, q, masks, func(i int, err error) error { return v.failed(hs[i], err) })
+			if err != nil {
+				yield(nil, explain(ctx, err))
+			} else if b.Len() > 0 {
+				yield(b, nil)
+			}
+			return
+		}
+		for i, s := range srcs {
+			err := s.Scan(ctx, &q, masks, func(b *storage.SpanBlock) error {
+				if !yield(b, nil) {
+					return errStop
+				}
+				return nil
+			})
+			if errors.Is(err, errStop) {
+				return
+			}
+			if err != nil {
+				if err = v.failed(hs[i], err); err != nil {
+					yield(nil, explain(ctx, err))
+					return
+				}
+			}
+		}
+	}
+}
+
+// merge reads the matching series of all sources.
+func (v *view) merge(ctx context.Context, q *storage.SeriesQuery, what signalmetrics.What) ([]signalmetrics.Series, error) {
+	ctx, end := v.begin(ctx)
+	defer end()
+	hs, err := v.handles(ctx, storage.Metrics, q.Tenant, q.Start, q.End)
+	if err != nil {
+		return nil, explain(ctx, err)
+	}
+	masks := metricMasks(v.masksOf(storage.Metrics, q.Tenant))
+	m := signalmetrics.NewMerger()
+	for _, h := range hs {
+		if err := h.metrics.Select(ctx, q, what, masks, m.Add); err != nil {
+			if err = v.failed(h, err); err != nil {
+				return nil, explain(ctx, err)
+			}
+		}
+	}
+	for _, s := range v.metrics {
+		if err := s.Tenant(q.Tenant).Select(ctx, q, what, masks, m.Add); err != nil {
+			return nil, explain(ctx, err)
+		}
+	}
+	return m.Sorted(), nil
+}
+
+// Series implements storage.SeriesReader.
+func (v *view) Series(ctx context.Context, q storage.SeriesQuery) promstorage.SeriesSet {
+	series, err := v.merge(ctx, &q, signalmetrics.Points)
+	if err != nil {
+		return promstorage.ErrSeriesSet(err)
+	}
+	series = slices.DeleteFunc(series, func(s signalmetrics.Series) bool { return len(s.Points) == 0 })
+	var notes annotations.Annotations
+	for _, w := range v.Warnings() {
+		notes.Add(errors.New(w))
+	}
+	return signalmetrics.Set(series, notes)
+}
+
+// LabelSets implements storage.SeriesReader.
+func (v *view) LabelSets(ctx context.Context, q storage.SeriesQuery) ([]telemetry.LabelSet, error) {
+	series, err := v.merge(ctx, &q, 0)
+	if err != nil {
+		return nil, err
+	}
+	if q.Limit > 0 && len(series) > q.Limit {
+		series = series[:q.Limit]
+	}
+	out := make([]telemetry.LabelSet, len(series))
+	for i := range series {
+		out[i] = series[i].Data.Labels
+	}
+	return out, nil
+}
+
+// LabelNames implements storage.SeriesReader.
+func (v *view) LabelNames(ctx context.Context, q storage.SeriesQuery) ([]string, error) {
+	return v.distinct(ctx, q, func(s telemetry.LabelSet, add func(string)) {
+		s.Range(func(name, _ string) { add(name) })
+	})
+}
+
+// LabelValues implements storage.SeriesReader.
+func (v *view) LabelValues(ctx context.Context, name string, q storage.SeriesQuery) ([]string, error) {
+	return v.distinct(ctx, q, func(s telemetry.LabelSet, add func(string)) {
+		if value := s.Get(name); value != "" {
+			add(value)
+		}
+	})
+}
+
+func (v *view) distinct(ctx context.Context, q storage.SeriesQuery, of func(telemetry.LabelSet, func(string))) ([]string, error) {
+	limit := q.Limit
+	q.Limit = 0
+	sets, err := v.LabelSets(ctx, q)
+	if err != nil {
+		return nil, err
+	}
+	seen := make(map[string]bool)
+	for _, s := range sets {
+		of(s, func(x string) { seen[x] = true })
+	}
+	out := slices.Sorted(maps.Keys(seen))
+	if limit > 0 && len(out) > limit {
+		out = out[:limit]
+	}
+	return out, nil
+}
+
+// Exemplars implements storage.SeriesReader.
+func (v *view) Exemplars(ctx context.Context, q storage.SeriesQuery) ([]exemplar.QueryResult, error) {
+	series, err := v.merge(ctx, &q, signalmetrics.Exemplars)
+	if err != nil {
+		return nil, err
+	}
+	var out []exemplar.QueryResult
+	for i := range series {
+		es := series[i].Exemplars
+		if len(es) == 0 {
+			continue
+		}
+		slices.SortStableFunc(es, func(a, b exemplar.Exemplar) int { return cmp.Compare(a.Ts, b.Ts) })
+		out = append(out, exemplar.QueryResult{SeriesLabels: series[i].Labels(), Exemplars: es})
+	}
+	return out, nil
+}
+
+// SeriesResources implements storage.EntityReader.
+func (v *view) SeriesResources(ctx context.Context, q storage.SeriesQuery) (map[telemetry.LabelSet][]telemetry.ResourceID, error) {
+	series, err := v.merge(ctx, &q, signalmetrics.EvidenceOf)
+	if err != nil {
+		return nil, err
+	}
+	out := make(map[telemetry.LabelSet][]telemetry.ResourceID, len(series))
+	for i := range series {
+		var ids []telemetry.ResourceID
+		for _, e := range series[i].Evidence {
+			if !slices.Contains(ids, e.Resource.ID) {
+				ids = append(ids, e.Resource.ID)
+			}
+		}
+		out[series[i].Data.Labels] = ids
+	}
+	return out, nil
+}
+
+// Metadata implements storage.SeriesReader.
+func (v *view) Metadata(ctx context.Context, tenant telemetry.Tenant, metric string) (map[string][]telemetry.Metadata, error) {
+	ctx, end := v.begin(ctx)
+	defer end()
+	out := make(map[string][]telemetry.Metadata)
+	add := func(name string, m telemetry.Metadata) {
+		if !slices.Contains(out[name], m) {
+			out[name] = append(out[name], m)
+		}
+	}
+	for p, hs := range v.version.parts {
+		if p.signal != storage.Metrics || p.tenant != tenant {
+			continue
+		}
+		for _, h := range hs {
+			err := h.open(ctx, v.d)
+			if err == nil {
+				err = h.metrics.Metadata(metric, add)
+			}
+			if err != nil {
+				if err = v.failed(h, err); err != nil {
+					return nil, explain(ctx, err)
+				}
+			}
+		}
+	}
+	for _, s := range v.metrics {
+		if err := s.Tenant(tenant).Metadata(metric, add); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+// Entities implements storage.EntityReader.
+func (v *view) Entities(ctx context.Context, tenant telemetry.Tenant, q telemetry.Query) ([]telemetry.Entity, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	dir := v.dirs[tenant]
+	if dir == nil {
+		return nil, nil
+	}
+	return dir.Entities(q), nil
+}
