@@ -43,13 +43,9 @@ func Open(ctx context.Context, o Options) (*Log, error) {
 	return l, nil
 }
 
-// recover finds the segments and the end of the log, and begins a new segment.
+// recover finds the segments and the end of the log, and begins a new segment, which also makes the names durable
+// that a killed process may have left seen but unsynced.
 func (l *Log) recover(ctx context.Context) error {
-	// A process that was killed may have left names and bytes that are seen but not durable. Nothing may be built
-	// on them before they are.
-	if err := l.o.FS.SyncDir(l.o.Dir); err != nil {
-		return err
-	}
 	names, err := l.o.FS.ReadDir(l.o.Dir)
 	if err != nil {
 		return err
