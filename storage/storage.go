@@ -70,7 +70,7 @@ type Rejected struct {
 const MaxReasons = 8
 
 // Total returns the number of records rejected.
-func (r *Rejected) Total() int { return r.Spans + r.Logs + r.Samples }
+func (r Rejected) Total() int { return r.Spans + r.Logs + r.Samples }
 
 // Reason adds a reason unless it is known or there are enough.
 func (r *Rejected) Reason(format string, args ...any) {

@@ -57,11 +57,14 @@ func (c Config) Validate() error {
 		size config.Size
 	}{
 		{"head_bytes", c.HeadBytes}, {"pinned_bytes", c.PinnedBytes},
-		{"cache_bytes", c.CacheBytes}, {"log_bytes", c.LogBytes}, {"merge_bytes", c.MergeBytes},
+		{"log_bytes", c.LogBytes}, {"merge_bytes", c.MergeBytes},
 	} {
 		if s.size < 1<<20 {
 			errs.Field(s.name, errors.New("must be at least 1MiB"))
 		}
+	}
+	if c.CacheBytes != 0 && c.CacheBytes < 32<<20 {
+		errs.Field("cache_bytes", errors.New("must be 0 (none) or at least 32MiB"))
 	}
 	if c.FlushInterval < config.Duration(time.Second) {
 		errs.Field("flush_interval", errors.New("must be at least 1s"))

@@ -144,7 +144,10 @@ func Open(ctx context.Context, cfg Config, deps Deps) (*DB, error) {
 		keys: newRetryKeys(cfg.RetryWindow.Std(), cfg.RetryKeys), kick: make(chan struct{}, 1),
 		deltas: signalmetrics.NewDeltas(cfg.MaxDeltaSeries), committed: signalmetrics.NewDeltas(cfg.MaxDeltaSeries),
 		moved: make(chan struct{}), dirs: make(map[telemetry.Tenant]*telemetry.Directory), rewritten: make(map[uint64][]string),
-		changes: make(map[partition]uint64), views: make(map[*view]struct{}), cache: part.NewCache(int(cfg.CacheBytes)),
+		changes: make(map[partition]uint64), views: make(map[*view]struct{}),
+	}
+	if cfg.CacheBytes > 0 {
+		d.cache = part.NewCache(int(cfg.CacheBytes))
 	}
 	d.current = newVersion(nil)
 	var err error

@@ -37,10 +37,11 @@ func (d *DB) recover(ctx context.Context) error {
 	for _, c := range chains() {
 		least, most = min(least, d.chains[c].to), max(most, d.chains[c].to)
 	}
-	var err error
-	if d.wal, err = d.deps.OpenLog(wal.Position(most)); err != nil {
+	log, err := d.deps.OpenLog(wal.Position(most))
+	if err != nil {
 		return fmt.Errorf("open the write-ahead log: %w", err)
 	}
+	d.wal = log
 	if base := storage.Position(d.wal.Base()); base > least && base > 0 && d.chains != ([4]chainState{}) {
 		d.hole(fmt.Sprintf("the write-ahead log starts at record %d, the parts end at %d: records between them are lost; restore the log from a backup", base, least))
 	} else if base > least {
