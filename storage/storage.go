@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"slices"
 	"time"
 
 	"github.com/prometheus/prometheus/model/exemplar"
@@ -78,10 +79,8 @@ func (r *Rejected) Reason(format string, args ...any) {
 		return
 	}
 	s := fmt.Sprintf(format, args...)
-	for _, known := range r.Reasons {
-		if known == s {
-			return
-		}
+	if slices.Contains(r.Reasons, s) {
+		return
 	}
 	r.Reasons = append(r.Reasons, s)
 }

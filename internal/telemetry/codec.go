@@ -94,7 +94,7 @@ func (d *Decoder) Uvarint() uint64 {
 		return uint64(d.s[d.off-1])
 	}
 	var n uint64
-	for i := 0; i < binary.MaxVarintLen64; i++ {
+	for i := range binary.MaxVarintLen64 {
 		if d.off+i >= len(d.s) {
 			break
 		}

@@ -218,9 +218,15 @@ func (d *Directory) collect(found map[EntityKey]*Entity, s *sighting, q *Query) 
 // merge fills what id does not know from o.
 func (id *Identity) merge(o *Identity) {
 	for _, p := range [][2]*string{
-		{&id.Cluster, &o.Cluster}, {&id.Namespace, &o.Namespace}, {&id.Pod, &o.Pod}, {&id.PodUID, &o.PodUID},
-		{&id.Container, &o.Container}, {&id.Service, &o.Service}, {&id.ServiceNamespace, &o.ServiceNamespace},
-		{&id.Instance, &o.Instance}, {&id.Host, &o.Host},
+		{&id.Cluster, &o.Cluster},
+		{&id.Namespace, &o.Namespace},
+		{&id.Pod, &o.Pod},
+		{&id.PodUID, &o.PodUID},
+		{&id.Container, &o.Container},
+		{&id.Service, &o.Service},
+		{&id.ServiceNamespace, &o.ServiceNamespace},
+		{&id.Instance, &o.Instance},
+		{&id.Host, &o.Host},
 	} {
 		if *p[0] == "" {
 			*p[0] = *p[1]

@@ -107,7 +107,7 @@ func (d *DB) change(ctx context.Context, p partition, m *changeManifest) error {
 	err = d.deps.Blobs.PutIfAbsent(ctx, name, b)
 	if errors.Is(err, blob.ErrExists) { // of a try whose answer was lost: it stands
 		*m = changeManifest{}
-		if b, err = d.renew(ctx, name, m); err == nil && !d.holds(m.Inputs) {
+		if b, err = d.renew(ctx, name, m); err == nil && !d.holds(ctx, m.Inputs) {
 			*m = changeManifest{Number: m.Number, Why: "void"}
 		}
 	}
@@ -125,15 +125,15 @@ func (d *DB) change(ctx context.Context, p partition, m *changeManifest) error {
 	d.noteRewritten(m)
 	old := d.install(d.current.with(drop, m.Outputs))
 	d.mu.Unlock()
-	old.release(d)
+	old.release(ctx, d)
 	d.m.dropped.WithLabelValues(p.signal.String(), m.Why).Add(float64(len(m.Inputs)))
 	return nil
 }
 
 // holds says whether all the named parts are live.
-func (d *DB) holds(names []string) bool {
+func (d *DB) holds(ctx context.Context, names []string) bool {
 	v := d.hold()
-	defer v.release(d)
+	defer v.release(ctx, d)
 	live := make(map[string]bool)
 	v.each(func(h *partHandle) { live[h.meta.Name] = true })
 	for _, n := range names {

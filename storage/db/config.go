@@ -56,8 +56,10 @@ func (c Config) Validate() error {
 		name string
 		size config.Size
 	}{
-		{"head_bytes", c.HeadBytes}, {"pinned_bytes", c.PinnedBytes},
-		{"log_bytes", c.LogBytes}, {"merge_bytes", c.MergeBytes},
+		{"head_bytes", c.HeadBytes},
+		{"pinned_bytes", c.PinnedBytes},
+		{"log_bytes", c.LogBytes},
+		{"merge_bytes", c.MergeBytes},
 	} {
 		if s.size < 1<<20 {
 			errs.Field(s.name, errors.New("must be at least 1MiB"))

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -46,12 +47,14 @@ func at(n int) time.Time {
 
 // write writes n and says whether it was acknowledged.
 func (l *life) write(t *testing.T, n int) bool {
+	t.Helper()
 	_, _, err := l.m.db.Write(t.Context(), numbered(n, at(n)))
 	return err == nil
 }
 
 // step makes one random operation.
 func (l *life) step(t *testing.T) {
+	t.Helper()
 	switch p := l.rng.IntN(100); {
 	case p < 50:
 		n := l.tries
@@ -91,6 +94,7 @@ func (l *life) step(t *testing.T) {
 
 // burst writes from several goroutines at once, so that records share a commit.
 func (l *life) burst(t *testing.T) {
+	t.Helper()
 	const size = 4
 	var wg sync.WaitGroup
 	var ok [size]bool
@@ -111,10 +115,11 @@ func (l *life) burst(t *testing.T) {
 
 // delete deletes the logs of one stream.
 func (l *life) delete(t *testing.T) {
+	t.Helper()
 	part := l.rng.IntN(3)
 	_, err := l.m.db.Delete(t.Context(), storage.Mask{
 		Tenant: tenant, Signal: storage.Logs, Start: math.MinInt64, End: math.MaxInt64,
-		Matchers: []*labels.Matcher{labels.MustNewMatcher(labels.MatchEqual, "part", fmt.Sprint(part))},
+		Matchers: []*labels.Matcher{labels.MustNewMatcher(labels.MatchEqual, "part", strconv.Itoa(part))},
 	})
 	for n := range l.tries {
 		if n%3 != part {
@@ -129,6 +134,7 @@ func (l *life) delete(t *testing.T) {
 }
 
 func (l *life) check(t *testing.T) {
+	t.Helper()
 	f, warnings := read(t, l.m.db)
 	require.Empty(t, warnings)
 	for n := range l.tries {
@@ -161,6 +167,7 @@ func (l *life) check(t *testing.T) {
 
 // crashTrial crashes one store a few times at random points, the recovery included.
 func crashTrial(t *testing.T, seed uint64) {
+	t.Helper()
 	rng := testRand(seed)
 	disk := vfs.NewMem()
 	l := newLife(rng)
@@ -203,7 +210,6 @@ func crashTrial(t *testing.T, seed uint64) {
 	l.check(t)
 }
 
-
 func TestCrash(t *testing.T) {
 	seeds(t, crashPoints, crashTrial)
 }
@@ -230,6 +236,7 @@ func seeds(t *testing.T, n int, trial func(t *testing.T, seed uint64)) {
 
 // faultTrial lets the disk misbehave without a crash, then crashes and requires the same as crashTrial.
 func faultTrial(t *testing.T, seed uint64) {
+	t.Helper()
 	rng := testRand(seed ^ 0xfa17)
 	disk := vfs.NewMem()
 	l := newLife(rng)
@@ -266,6 +273,7 @@ func TestFaults(t *testing.T) { seeds(t, crashPoints/2, faultTrial) }
 
 // flipTrial flips one bit of one file at rest. What is lost must be named with file and offset.
 func flipTrial(t *testing.T, seed uint64) {
+	t.Helper()
 	rng := testRand(seed ^ 0xf11b)
 	disk := vfs.NewMem()
 	l := newLife(rng)
@@ -314,6 +322,7 @@ func flipTrial(t *testing.T, seed uint64) {
 func TestBitFlips(t *testing.T) { seeds(t, crashPoints/2, flipTrial) }
 
 func walk(t *testing.T, fs vfs.FS, dir string, f func(string)) {
+	t.Helper()
 	names, err := fs.ReadDir(dir)
 	require.NoError(t, err)
 	for _, n := range names {

@@ -162,7 +162,7 @@ func Open(ctx context.Context, cfg Config, deps Deps) (*DB, error) {
 		if d.wal != nil {
 			err = errors.Join(err, d.wal.Close())
 		}
-		d.current.release(d)
+		d.current.release(ctx, d)
 		d.cache.Reset()
 		return nil, err
 	}
@@ -212,7 +212,7 @@ func (d *DB) Close(ctx context.Context) error {
 	}
 	old := d.current
 	d.mu.Unlock()
-	old.release(d)
+	old.release(ctx, d)
 	d.dec.Close()
 	d.cache.Reset()
 	return err
@@ -228,7 +228,7 @@ func (d *DB) Abandon() error {
 	d.closing = true
 	old := d.current
 	d.mu.Unlock()
-	old.release(d)
+	old.release(context.Background(), d)
 	d.dec.Close()
 	d.cache.Reset()
 	return err

@@ -157,9 +157,9 @@ func TestDeleteHidesAtOnceAndIsRewritten(t *testing.T) {
 	require.NoError(t, m.open(t.Context()))
 	gone2 := func() {
 		f, _ := read(t, m.db)
-		require.Equal(t, 21, len(f.logs))
+		require.Len(t, f.logs, 21)
 		require.Equal(t, 1, f.logs[33])
-		require.Equal(t, 21, len(f.samples))
+		require.Len(t, f.samples, 21)
 	}
 	gone2()
 	require.NoError(t, m.db.Maintain(t.Context()))

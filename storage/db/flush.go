@@ -106,7 +106,7 @@ func (d *DB) flush(ctx context.Context, s storage.Signal) error {
 	old := d.install(d.current.with(nil, m.Parts))
 	d.expireViews()
 	d.mu.Unlock()
-	old.release(d)
+	old.release(ctx, d)
 	d.m.flushes.WithLabelValues(s.String(), "ok").Inc()
 	d.m.flushTime.WithLabelValues(s.String()).Observe(d.deps.Now().Sub(start).Seconds())
 	return nil

@@ -126,7 +126,7 @@ func (d *DB) hold() *version {
 // turn.
 func (d *DB) mergeSmall(ctx context.Context) error {
 	v := d.hold()
-	defer v.release(d)
+	defer v.release(ctx, d)
 	var errs []error
 	for p, hs := range v.parts {
 		for _, run := range mergeable(hs, int64(d.cfg.MergeBytes)) {
@@ -183,7 +183,7 @@ func mergeable(hs []*partHandle, limit int64) [][]*partHandle {
 // rewriteMasked writes the parts anew that deletes cover.
 func (d *DB) rewriteMasked(ctx context.Context) error {
 	v := d.hold()
-	defer v.release(d)
+	defer v.release(ctx, d)
 	var errs []error
 	for p, hs := range v.parts {
 		for _, h := range hs {
@@ -210,7 +210,7 @@ func (d *DB) rewriteMasked(ctx context.Context) error {
 func (d *DB) retain(ctx context.Context) error {
 	cut := d.deps.Now().Add(-d.cfg.Retention.Std())
 	v := d.hold()
-	defer v.release(d)
+	defer v.release(ctx, d)
 	var errs []error
 	for p, hs := range v.parts {
 		if !time.Unix((p.day+1)*86400, 0).Before(cut) {

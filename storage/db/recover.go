@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -130,12 +132,8 @@ func (d *DB) recoverChain(ctx context.Context, c chain) ([]partMeta, error) {
 	if cp != nil {
 		st.from, st.to, st.any, st.snapshot = cp.From, cp.To, true, cp.Snapshot
 		add(cp.Parts)
-		for p, n := range cp.Changes {
-			changes[p] = n
-		}
-		for id, names := range cp.Rewritten {
-			d.rewritten[id] = names
-		}
+		maps.Copy(changes, cp.Changes)
+		maps.Copy(d.rewritten, cp.Rewritten)
 	}
 	for info, err := range d.deps.Blobs.List(ctx, commitPrefix(c)) {
 		if err != nil {
@@ -253,9 +251,9 @@ func (d *DB) lastCheckpoint(ctx context.Context, c chain) (*checkpoint, error) {
 		}
 		names, sizes = append(names, info.Name), append(sizes, info.Size)
 	}
-	for i := len(names) - 1; i >= 0; i-- {
+	for i, name := range slices.Backward(names) {
 		var cp checkpoint
-		err := d.manifest(ctx, names[i], sizes[i], &cp)
+		err := d.manifest(ctx, name, sizes[i], &cp)
 		if err == nil {
 			return &cp, nil
 		}

@@ -134,8 +134,8 @@ func (v *version) each(f func(*partHandle)) {
 	}
 }
 
-// release gives back one use.
-func (v *version) release(d *DB) {
+// release gives back one use. What it cleans up does not end with ctx.
+func (v *version) release(ctx context.Context, d *DB) {
 	if v.refs.Add(-1) > 0 {
 		return
 	}
@@ -152,7 +152,7 @@ func (v *version) release(d *DB) {
 		}
 		h.mu.Unlock()
 		if h.dropped.Load() && !d.holed() {
-			if err := d.deps.Blobs.Delete(context.Background(), h.meta.Name); err != nil {
+			if err := d.deps.Blobs.Delete(context.WithoutCancel(ctx), h.meta.Name); err != nil {
 				d.log.Warn("part cannot be deleted, the next start tries again", "part", h.meta.Name, "err", err)
 			}
 		}

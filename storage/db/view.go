@@ -63,7 +63,7 @@ func (d *DB) View(ctx context.Context, min storage.Position) (storage.View, erro
 	if d.closing {
 		return nil, storage.ErrClosed
 	}
-	v := &view{d: d, seq: d.viewSeq, version: d.current, masks: d.masks[:len(d.masks):len(d.masks)], dirs: maps.Clone(d.dirs)}
+	v := &view{d: d, seq: d.viewSeq, version: d.current, masks: slices.Clip(d.masks), dirs: maps.Clone(d.dirs)}
 	v.ctx, v.cancel = context.WithCancelCause(context.Background())
 	d.viewSeq++
 	d.current.refs.Add(1)
@@ -138,7 +138,7 @@ func (v *view) Close() error {
 	}
 	d.mu.Unlock()
 	v.cancel(storage.ErrClosed)
-	v.version.release(d)
+	v.version.release(context.Background(), d)
 	return nil
 }
 

@@ -5,6 +5,7 @@ package logs
 import (
 	"context"
 	"math"
+	"slices"
 	"sync"
 
 	"github.com/braidobs/braid/internal/telemetry"
@@ -105,7 +106,7 @@ func (h *Head) Size() (bytes, records int64) {
 func (h *Head) Snapshot() *Snapshot {
 	h.mu.RLock()
 	defer h.mu.RUnlock()
-	return &Snapshot{head: h, entries: h.entries[:len(h.entries):len(h.entries)]}
+	return &Snapshot{head: h, entries: slices.Clip(h.entries)}
 }
 
 // Snapshot is a state of a head.

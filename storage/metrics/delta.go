@@ -1,6 +1,8 @@
 package metrics
 
 import (
+	"maps"
+
 	"github.com/prometheus/prometheus/model/histogram"
 
 	"github.com/braidobs/braid/internal/telemetry"
@@ -164,9 +166,7 @@ func (d *Deltas) Forget(t int64) {
 // Clone returns a copy that shares nothing that changes.
 func (d *Deltas) Clone() *Deltas {
 	c := &Deltas{max: d.max, states: make(map[deltaKey]deltaState, len(d.states))}
-	for k, st := range d.states {
-		c.states[k] = st
-	}
+	maps.Copy(c.states, d.states)
 	return c
 }
 

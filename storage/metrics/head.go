@@ -5,6 +5,7 @@ package metrics
 import (
 	"context"
 	"math"
+	"slices"
 	"sync"
 
 	"github.com/prometheus/prometheus/model/exemplar"
@@ -14,6 +15,9 @@ import (
 	"github.com/braidobs/braid/internal/telemetry"
 	"github.com/braidobs/braid/storage"
 )
+
+// metricName is the label that carries the name of a series.
+const metricName = "__name__"
 
 // Point is one sample: a float, or a native histogram when H or FH is set.
 type Point struct {
@@ -172,7 +176,7 @@ func (h *Head) Append(batches []telemetry.Batch, observe func(t telemetry.Tenant
 
 // append returns the resource that vouches for the series and the time range of what was added.
 func (h *Head) append(t *tenantHead, res *telemetry.Resource, s *telemetry.Series) (*telemetry.Resource, int64, int64) {
-	name := s.Labels.Get(labels.MetricName)
+	name := s.Labels.Get(metricName)
 	m := t.series[s.Labels]
 	if m == nil {
 		m = &memSeries{labels: telemetry.LabelSet(append([]byte(nil), s.Labels...)), born: h.seq}
@@ -242,6 +246,7 @@ func FamilyName(name string, t telemetry.MetricType) string {
 		suffixes = []string{"_bucket", "_count", "_sum"}
 	case telemetry.MetricSummary:
 		suffixes = []string{"_count", "_sum"}
+	default:
 	}
 	for _, s := range suffixes {
 		if len(name) > len(s) && name[len(name)-len(s):] == s {
@@ -337,7 +342,7 @@ func (t *Tenant) each(q *storage.SeriesQuery, f func(*memSeries)) {
 		return
 	}
 	for _, m := range q.Matchers {
-		if m.Name == labels.MetricName && m.Type == labels.MatchEqual && m.Value != "" {
+		if m.Name == metricName && m.Type == labels.MatchEqual && m.Value != "" {
 			for _, s := range th.names[m.Value] {
 				f(s)
 			}
@@ -399,10 +404,8 @@ func (t *Tenant) data(m *memSeries, q *storage.SeriesQuery, what What, masks []M
 // vouched says whether one of the resources is among the evidence.
 func vouched(es []Evidence, ids []telemetry.ResourceID) bool {
 	for _, e := range es {
-		for _, id := range ids {
-			if e.Resource.ID == id {
-				return true
-			}
+		if slices.Contains(ids, e.Resource.ID) {
+			return true
 		}
 	}
 	return false

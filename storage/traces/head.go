@@ -95,7 +95,7 @@ func (h *Head) Size() (bytes, records int64) {
 func (h *Head) Snapshot() *Snapshot {
 	h.mu.RLock()
 	defer h.mu.RUnlock()
-	return &Snapshot{head: h, entries: h.entries[:len(h.entries):len(h.entries)]}
+	return &Snapshot{head: h, entries: slices.Clip(h.entries)}
 }
 
 // Snapshot is a state of a head.

@@ -7,6 +7,8 @@ import (
 	"io"
 	"io/fs"
 	"math/rand/v2"
+	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -108,12 +110,14 @@ func TestRandomCrash(t *testing.T) {
 		require.Len(t, names, 1, "a rename in one directory is atomic")
 		seen[names[0]]++
 		b := []byte(read(t, c, names[0]))
-		kind := fmt.Sprintf("%d", len(b))
+		kind := strconv.Itoa(len(b))
+		var sectors strings.Builder
 		for i := 0; i < len(b); i += vfs.SectorSize {
 			sector := b[i : i+vfs.SectorSize]
 			require.Equal(t, bytes.Repeat(sector[:1], vfs.SectorSize), sector, "torn inside a sector")
-			kind += fmt.Sprintf(" %d", sector[0])
+			fmt.Fprintf(&sectors, " %d", sector[0])
 		}
+		kind += sectors.String()
 		seen[kind]++
 		again, err := m.CrashClone(seeded(seed)).ReadDir("/")
 		require.NoError(t, err)

@@ -120,7 +120,7 @@ type osFile struct{ *os.File }
 
 func (f osFile) Sync() error {
 	if err := syncData(f.File); err != nil {
-		return &os.PathError{Op: "fdatasync", Path: f.File.Name(), Err: err}
+		return &os.PathError{Op: "fdatasync", Path: f.Name(), Err: err}
 	}
 	return nil
 }

@@ -29,6 +29,7 @@ import (
 	"io"
 	"io/fs"
 	"path/filepath"
+	"slices"
 	"time"
 )
 
@@ -178,11 +179,11 @@ func MkdirAllSync(fsys FS, dir string) error {
 			return err
 		}
 	}
-	for i := len(missing) - 1; i >= 0; i-- {
-		if err := fsys.MkdirAll(missing[i]); err != nil {
+	for _, m := range slices.Backward(missing) {
+		if err := fsys.MkdirAll(m); err != nil {
 			return err
 		}
-		if err := fsys.SyncDir(filepath.Dir(missing[i])); err != nil {
+		if err := fsys.SyncDir(filepath.Dir(m)); err != nil {
 			return err
 		}
 	}

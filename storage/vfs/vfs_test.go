@@ -54,6 +54,7 @@ var acceptance = []struct {
 	run  func(t *testing.T, fsys vfs.FS, at func(string) string)
 }{
 	{"create, read, truncate", func(t *testing.T, fsys vfs.FS, at func(string) string) {
+		t.Helper()
 		f, err := fsys.Create(at("a"))
 		require.NoError(t, err)
 		require.Equal(t, at("a"), f.Name())
@@ -85,6 +86,7 @@ var acceptance = []struct {
 		require.Equal(t, "x", read(t, fsys, at("a")))
 	}},
 	{"sequential reads and large files", func(t *testing.T, fsys vfs.FS, at func(string) string) {
+		t.Helper()
 		text := strings.Repeat("0123456789abcde\n", 5000)
 		write(t, fsys, at("big"), text)
 		f, err := fsys.Open(at("big"))
@@ -102,6 +104,7 @@ var acceptance = []struct {
 		require.False(t, info.ModTime.IsZero())
 	}},
 	{"open modes", func(t *testing.T, fsys vfs.FS, at func(string) string) {
+		t.Helper()
 		_, err := fsys.Open(at("a"))
 		require.ErrorIs(t, err, fs.ErrNotExist)
 		_, err = fsys.OpenReadWrite(at("a"))
@@ -122,6 +125,7 @@ var acceptance = []struct {
 		require.Equal(t, "Xbc", read(t, fsys, at("a")))
 	}},
 	{"directories", func(t *testing.T, fsys vfs.FS, at func(string) string) {
+		t.Helper()
 		require.NoError(t, fsys.MkdirAll(at("d/e/f")))
 		require.NoError(t, fsys.MkdirAll(at("d/e/f")))
 		for _, n := range []string{"d/z", "d/a", "d/m"} {
@@ -148,6 +152,7 @@ var acceptance = []struct {
 		require.ErrorIs(t, err, fs.ErrNotExist)
 	}},
 	{"rename and link", func(t *testing.T, fsys vfs.FS, at func(string) string) {
+		t.Helper()
 		write(t, fsys, at("a"), "A")
 		write(t, fsys, at("b"), "B")
 		require.ErrorIs(t, fsys.Link(at("a"), at("b")), fs.ErrExist)
@@ -164,6 +169,7 @@ var acceptance = []struct {
 		require.Equal(t, "A", read(t, fsys, at("z/y/c")))
 	}},
 	{"an open file outlives its name", func(t *testing.T, fsys vfs.FS, at func(string) string) {
+		t.Helper()
 		write(t, fsys, at("a"), "A")
 		f, err := fsys.Open(at("a"))
 		require.NoError(t, err)
@@ -175,6 +181,7 @@ var acceptance = []struct {
 		require.Equal(t, "A", string(b))
 	}},
 	{"lock", func(t *testing.T, fsys vfs.FS, at func(string) string) {
+		t.Helper()
 		l, err := fsys.Lock(at("LOCK"))
 		require.NoError(t, err)
 		_, err = fsys.Lock(at("LOCK"))
@@ -186,6 +193,7 @@ var acceptance = []struct {
 		require.NoError(t, l.Close())
 	}},
 	{"free bytes", func(t *testing.T, fsys vfs.FS, at func(string) string) {
+		t.Helper()
 		n, err := fsys.FreeBytes(at("."))
 		require.NoError(t, err)
 		require.Positive(t, n)
@@ -193,6 +201,7 @@ var acceptance = []struct {
 		require.Error(t, err)
 	}},
 	{"helpers", func(t *testing.T, fsys vfs.FS, at func(string) string) {
+		t.Helper()
 		require.NoError(t, vfs.MkdirAllSync(fsys, at("p/q/r")))
 		require.NoError(t, vfs.MkdirAllSync(fsys, at("p/q/r")))
 		require.NoError(t, vfs.WriteFileAtomic(fsys, at("p/q/r/f"), []byte("1")))
@@ -204,6 +213,7 @@ var acceptance = []struct {
 		require.ErrorIs(t, vfs.MkdirAllSync(fsys, at("p/q/r/f")), fs.ErrExist)
 	}},
 	{"concurrent use", func(t *testing.T, fsys vfs.FS, at func(string) string) {
+		t.Helper()
 		var wg sync.WaitGroup
 		errs := make([]error, 8)
 		for i := range errs {

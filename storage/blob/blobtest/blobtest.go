@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -68,6 +69,7 @@ func Get(t *testing.T, s blob.Store, name string) string {
 }
 
 func putAndGet(t *testing.T, s blob.Store) {
+	t.Helper()
 	big := strings.Repeat("0123456789", 100_000)
 	for name, text := range map[string]string{"a": "A", "b/c/d/e/f": "F", "b/c/x": "", "b/big": big} {
 		require.NoError(t, Put(t.Context(), s, name, text))
@@ -85,6 +87,7 @@ func putAndGet(t *testing.T, s blob.Store) {
 }
 
 func replace(t *testing.T, s blob.Store) {
+	t.Helper()
 	require.NoError(t, Put(t.Context(), s, "a/b", "a long first content"))
 	r, err := s.Open(t.Context(), "a/b")
 	require.NoError(t, err)
@@ -98,6 +101,7 @@ func replace(t *testing.T, s blob.Store) {
 }
 
 func failedPut(t *testing.T, s blob.Store) {
+	t.Helper()
 	boom := errors.New("boom")
 	for range 2 {
 		err := s.Put(t.Context(), "a/b", func(w io.Writer) error {
@@ -114,6 +118,7 @@ func failedPut(t *testing.T, s blob.Store) {
 }
 
 func putIfAbsent(t *testing.T, s blob.Store) {
+	t.Helper()
 	require.NoError(t, s.PutIfAbsent(t.Context(), "m/1", []byte("one")))
 	require.ErrorIs(t, s.PutIfAbsent(t.Context(), "m/1", []byte("two")), blob.ErrExists)
 	require.Equal(t, "one", Get(t, s, "m/1"))
@@ -125,6 +130,7 @@ func putIfAbsent(t *testing.T, s blob.Store) {
 }
 
 func race(t *testing.T, s blob.Store) {
+	t.Helper()
 	for round := range 10 {
 		name := fmt.Sprintf("commits/%d/manifest", round)
 		errs := make([]error, 16)
@@ -140,11 +146,12 @@ func race(t *testing.T, s blob.Store) {
 				require.ErrorIs(t, err, blob.ErrExists)
 			}
 		}
-		require.Equal(t, fmt.Sprint(winner), Get(t, s, name))
+		require.Equal(t, strconv.Itoa(winner), Get(t, s, name))
 	}
 }
 
 func open(t *testing.T, s blob.Store) {
+	t.Helper()
 	require.NoError(t, Put(t.Context(), s, "d/a", "0123456789"))
 	r, err := s.Open(t.Context(), "d/a")
 	require.NoError(t, err)
@@ -173,6 +180,7 @@ func open(t *testing.T, s blob.Store) {
 }
 
 func list(t *testing.T, s blob.Store) {
+	t.Helper()
 	all := []string{"a-b", "a.b", "a/b", "a/b-c", "a/c/d", "a0", "a=1/x", "ab/c/d/e", "b"}
 	slices.Sort(all)
 	for i, name := range all {
@@ -196,11 +204,13 @@ func list(t *testing.T, s blob.Store) {
 }
 
 func listStops(t *testing.T, s blob.Store) {
+	t.Helper()
 	for i := range 5 {
 		require.NoError(t, Put(t.Context(), s, fmt.Sprintf("d%d/x", i), ""))
 	}
 	n := 0
-	for range s.List(t.Context(), "") {
+	for _, err := range s.List(t.Context(), "") {
+		require.NoError(t, err)
 		if n++; n == 2 {
 			break
 		}
@@ -215,6 +225,7 @@ func listStops(t *testing.T, s blob.Store) {
 }
 
 func remove(t *testing.T, s blob.Store) {
+	t.Helper()
 	require.NoError(t, Put(t.Context(), s, "a/b/c", "1"))
 	require.NoError(t, Put(t.Context(), s, "a/d", "2"))
 	for _, name := range []string{"a/b/c", "a/b/c", "a", "a/b", "nope", "nope/nope", "a/d/nope"} {
@@ -226,6 +237,7 @@ func remove(t *testing.T, s blob.Store) {
 }
 
 func names(t *testing.T, s blob.Store) {
+	t.Helper()
 	for _, name := range []string{
 		"", "/", "/a", "a/", "a//b", ".", "..", "a/..", "../a", "a/./b", "a b", "ä", "a\\b", "a\x00", "a:b",
 		strings.Repeat("a", 256), strings.Repeat("a/", 512) + "a",
@@ -246,6 +258,7 @@ func names(t *testing.T, s blob.Store) {
 }
 
 func cancelled(t *testing.T, s blob.Store) {
+	t.Helper()
 	require.NoError(t, Put(t.Context(), s, "a", "x"))
 	ctx, cancel := context.WithCancel(t.Context())
 	err := s.Put(ctx, "b", func(w io.Writer) error {
@@ -269,12 +282,13 @@ func cancelled(t *testing.T, s blob.Store) {
 
 // churn makes folders come and go while others put into them: a put that returned nil is there.
 func churn(t *testing.T, s blob.Store) {
+	t.Helper()
 	var wg sync.WaitGroup
 	for i := range 4 {
 		wg.Go(func() {
 			name := fmt.Sprintf("p/q/%d", i)
 			for j := range 30 {
-				text := fmt.Sprint(j)
+				text := strconv.Itoa(j)
 				if err := Put(t.Context(), s, name, text); err != nil {
 					t.Errorf("put: %v", err)
 				}

@@ -19,6 +19,7 @@ import (
 	"iter"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -151,7 +152,7 @@ func (s *Store) PutIfAbsent(ctx context.Context, name string, data []byte) error
 
 // writeTmp writes a synced file in tmp/ and returns its path.
 func (s *Store) writeTmp(ctx context.Context, write func(w io.Writer) error) (path string, err error) {
-	path = filepath.Join(s.root, tmpName, fmt.Sprintf("%d", s.seq.Add(1)))
+	path = filepath.Join(s.root, tmpName, strconv.FormatUint(s.seq.Add(1), 10))
 	f, err := s.fs.CreateExclusive(path)
 	if err != nil {
 		return "", err

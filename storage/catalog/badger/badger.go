@@ -158,7 +158,8 @@ func (c *Catalog) Close() error {
 // logger passes what Badger has to complain about to slog; its chatter is dropped.
 type logger struct{ log *slog.Logger }
 
-func (l logger) Errorf(f string, a ...any)   { l.log.Error("badger", "message", fmt.Sprintf(f, a...)) }
+func (l logger) Errorf(f string, a ...any) { l.log.Error("badger", "message", fmt.Sprintf(f, a...)) }
+
 func (l logger) Warningf(f string, a ...any) { l.log.Warn("badger", "message", fmt.Sprintf(f, a...)) }
 func (l logger) Infof(string, ...any)        {}
 func (l logger) Debugf(string, ...any)       {}

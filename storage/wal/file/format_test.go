@@ -67,15 +67,15 @@ func normal(segment []byte) []byte {
 }
 
 // place returns a disk with one segment.
-func place(t testing.TB, segment []byte, base int) *vfs.Mem {
-	t.Helper()
+func place(tb testing.TB, segment []byte, base int) *vfs.Mem {
+	tb.Helper()
 	m := vfs.NewMem()
-	require.NoError(t, m.MkdirAll("wal"))
+	require.NoError(tb, m.MkdirAll("wal"))
 	f, err := m.Create("wal/0000000000000000000" + string(rune('0'+base)) + ".wal")
-	require.NoError(t, err)
+	require.NoError(tb, err)
 	_, err = f.Write(segment)
-	require.NoError(t, err)
-	require.NoError(t, f.Close())
+	require.NoError(tb, err)
+	require.NoError(tb, f.Close())
 	return m
 }
 
@@ -174,7 +174,7 @@ func FuzzReplay(f *testing.F) {
 		l = open(t, o)
 		again, holesAgain := waltest.ReplayHoles(t, l, 0)
 		require.Equal(t, recs, again)
-		require.Equal(t, len(holes), len(holesAgain))
+		require.Len(t, holesAgain, len(holes))
 		require.NoError(t, l.Close())
 	})
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strconv"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -56,22 +57,22 @@ func (o Options) withDefaults() (Options, error) {
 	}
 	var errs []error
 	if o.FS == nil {
-		errs = append(errs, errors.New("FS: must be set"))
+		errs = append(errs, errors.New("option FS: must be set"))
 	}
 	if o.Dir == "" {
-		errs = append(errs, errors.New("Dir: must be set"))
+		errs = append(errs, errors.New("option Dir: must be set"))
 	}
 	if o.Now == nil {
-		errs = append(errs, errors.New("Now: must be set"))
+		errs = append(errs, errors.New("option Now: must be set"))
 	}
 	if o.SegmentBytes < 0 {
-		errs = append(errs, errors.New("SegmentBytes: must be positive"))
+		errs = append(errs, errors.New("option SegmentBytes: must be positive"))
 	}
 	if o.MaxQueuedBytes < 0 {
-		errs = append(errs, errors.New("MaxQueuedBytes: must be positive"))
+		errs = append(errs, errors.New("option MaxQueuedBytes: must be positive"))
 	}
 	if o.MaxRecordBytes < 0 || o.MaxRecordBytes > maxPayload {
-		errs = append(errs, fmt.Errorf("MaxRecordBytes: must be positive and at most %d", maxPayload))
+		errs = append(errs, fmt.Errorf("option MaxRecordBytes: must be positive and at most %d", maxPayload))
 	}
 	return o, errors.Join(errs...)
 }
@@ -84,7 +85,7 @@ type metrics struct {
 }
 
 func newMetrics(reg prometheus.Registerer, shard uint32) (*metrics, error) {
-	labels := prometheus.Labels{"shard": fmt.Sprint(shard)}
+	labels := prometheus.Labels{"shard": strconv.FormatUint(uint64(shard), 10)}
 	var errs []error
 	counter := func(name, help string) prometheus.Counter {
 		return register(reg, &errs, prometheus.NewCounter(prometheus.CounterOpts{
@@ -115,8 +116,7 @@ func register[C prometheus.Collector](reg prometheus.Registerer, errs *[]error, 
 		return c
 	}
 	err := reg.Register(c)
-	var already prometheus.AlreadyRegisteredError
-	if errors.As(err, &already) {
+	if already, ok := errors.AsType[prometheus.AlreadyRegisteredError](err); ok {
 		if old, ok := already.ExistingCollector.(C); ok {
 			return old
 		}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -111,6 +112,7 @@ func fill(t *testing.T, log wal.Log, recs ...string) (out []Record) {
 }
 
 func appendAndReplay(t *testing.T, _ Limits, open Reopen) {
+	t.Helper()
 	log := open(t, 0)
 	want := fill(t, log, "a", "", "ccc")
 	require.Equal(t, []Record{{0, "a"}, {1, ""}, {2, "ccc"}}, want)
@@ -122,17 +124,19 @@ func appendAndReplay(t *testing.T, _ Limits, open Reopen) {
 }
 
 func empty(t *testing.T, _ Limits, open Reopen) {
+	t.Helper()
 	for range 3 {
 		log := open(t, 0)
 		require.Empty(t, Replay(t, log, 0))
 		require.Zero(t, log.End())
 		require.Zero(t, log.Base())
-		require.NoError(t, log.Trim(100, far))
+		require.NoError(t, log.Trim(100, far()))
 		require.NoError(t, log.Close())
 	}
 }
 
 func order(t *testing.T, _ Limits, open Reopen) {
+	t.Helper()
 	log := open(t, 0)
 	const writers, each = 8, 50
 	var (
@@ -172,12 +176,13 @@ func order(t *testing.T, _ Limits, open Reopen) {
 	require.NoError(t, log.Close())
 	log = open(t, 0)
 	for i, r := range Replay(t, log, 0) {
-		require.Equal(t, Record{wal.Position(i), fmt.Sprint(i)}, r)
+		require.Equal(t, Record{wal.Position(i), strconv.Itoa(i)}, r)
 	}
 	require.NoError(t, log.Close())
 }
 
 func reentrant(t *testing.T, _ Limits, open Reopen) {
+	t.Helper()
 	log := open(t, 0)
 	c := make(chan error)
 	log.Append([]byte("a"), func(wal.Position, error) {
@@ -189,6 +194,7 @@ func reentrant(t *testing.T, _ Limits, open Reopen) {
 }
 
 func reopen(t *testing.T, _ Limits, open Reopen) {
+	t.Helper()
 	var want []Record
 	for i := range 4 {
 		log := open(t, 0)
@@ -200,6 +206,7 @@ func reopen(t *testing.T, _ Limits, open Reopen) {
 }
 
 func atLeast(t *testing.T, _ Limits, open Reopen) {
+	t.Helper()
 	log := open(t, 5)
 	require.EqualValues(t, 5, log.End())
 	want := fill(t, log, "five")
@@ -223,10 +230,11 @@ func atLeast(t *testing.T, _ Limits, open Reopen) {
 }
 
 func from(t *testing.T, _ Limits, open Reopen) {
+	t.Helper()
 	var want []Record
 	for i := range 3 {
 		log := open(t, 0)
-		want = append(want, fill(t, log, fmt.Sprint(i), "b", "c")...)
+		want = append(want, fill(t, log, strconv.Itoa(i), "b", "c")...)
 		require.NoError(t, log.Close())
 	}
 	log := open(t, 0)
@@ -239,6 +247,7 @@ func from(t *testing.T, _ Limits, open Reopen) {
 }
 
 func stops(t *testing.T, _ Limits, open Reopen) {
+	t.Helper()
 	log := open(t, 0)
 	fill(t, log, "a", "b")
 	boom := errors.New("boom")
@@ -250,6 +259,7 @@ func stops(t *testing.T, _ Limits, open Reopen) {
 }
 
 func cancelled(t *testing.T, _ Limits, open Reopen) {
+	t.Helper()
 	log := open(t, 0)
 	fill(t, log, "a", "b")
 	ctx, cancel := context.WithCancel(t.Context())
@@ -260,6 +270,7 @@ func cancelled(t *testing.T, _ Limits, open Reopen) {
 }
 
 func whileAppending(t *testing.T, _ Limits, open Reopen) {
+	t.Helper()
 	log := open(t, 0)
 	stop := make(chan struct{})
 	var wg sync.WaitGroup
@@ -270,7 +281,7 @@ func whileAppending(t *testing.T, _ Limits, open Reopen) {
 				return
 			default:
 			}
-			if _, err := Append(log, fmt.Sprint(i)); err != nil {
+			if _, err := Append(log, strconv.Itoa(i)); err != nil {
 				return
 			}
 		}
@@ -280,7 +291,7 @@ func whileAppending(t *testing.T, _ Limits, open Reopen) {
 		recs := Replay(t, log, 0)
 		require.GreaterOrEqual(t, len(recs), int(end))
 		for i, r := range recs {
-			require.Equal(t, Record{wal.Position(i), fmt.Sprint(i)}, r)
+			require.Equal(t, Record{wal.Position(i), strconv.Itoa(i)}, r)
 		}
 	}
 	close(stop)
@@ -288,10 +299,11 @@ func whileAppending(t *testing.T, _ Limits, open Reopen) {
 	require.NoError(t, log.Close())
 }
 
-// far is after every append, wherever the clock of the log stands.
-var far = time.Date(9000, 1, 1, 0, 0, 0, 0, time.UTC)
+// far returns a time after every append, wherever the clock of the log stands.
+func far() time.Time { return time.Date(9000, 1, 1, 0, 0, 0, 0, time.UTC) }
 
 func trim(t *testing.T, _ Limits, open Reopen) {
+	t.Helper()
 	for range 3 { // each reopening begins a segment
 		log := open(t, 0)
 		fill(t, log, "a", "b", "c")
@@ -300,10 +312,10 @@ func trim(t *testing.T, _ Limits, open Reopen) {
 	log := open(t, 0)
 	require.NoError(t, log.Trim(9, time.Time{}))
 	require.EqualValues(t, 0, log.Base(), "all are too young")
-	require.NoError(t, log.Trim(2, far))
+	require.NoError(t, log.Trim(2, far()))
 	require.LessOrEqual(t, log.Base(), wal.Position(2))
 	before := log.Bytes()
-	require.NoError(t, log.Trim(4, far))
+	require.NoError(t, log.Trim(4, far()))
 	require.Positive(t, log.Base())
 	require.LessOrEqual(t, log.Base(), wal.Position(4))
 	require.Less(t, log.Bytes(), before)
@@ -311,7 +323,7 @@ func trim(t *testing.T, _ Limits, open Reopen) {
 	recs := Replay(t, log, 0)
 	require.Equal(t, base, recs[0].Position)
 	require.Len(t, recs, int(9-base))
-	require.NoError(t, log.Trim(1000, far))
+	require.NoError(t, log.Trim(1000, far()))
 	require.EqualValues(t, 9, log.End())
 	fill(t, log, "next")
 	base = log.Base()
@@ -324,6 +336,7 @@ func trim(t *testing.T, _ Limits, open Reopen) {
 }
 
 func tooLarge(t *testing.T, limits Limits, open Reopen) {
+	t.Helper()
 	log := open(t, 0)
 	want := fill(t, log, "a", string(make([]byte, limits.MaxRecordBytes)))
 	_, err := Append(log, string(make([]byte, limits.MaxRecordBytes+1)))
@@ -341,6 +354,7 @@ func tooLarge(t *testing.T, limits Limits, open Reopen) {
 }
 
 func overloaded(t *testing.T, limits Limits, open Reopen) {
+	t.Helper()
 	log := open(t, 0)
 	hold, entered := make(chan struct{}), make(chan struct{})
 	log.Append([]byte("first"), func(wal.Position, error) { close(entered); <-hold })
@@ -369,6 +383,7 @@ func overloaded(t *testing.T, limits Limits, open Reopen) {
 }
 
 func failsFollowers(t *testing.T, limits Limits, open Reopen) {
+	t.Helper()
 	log := open(t, 0)
 	hold, entered := make(chan struct{}), make(chan error)
 	log.Append(make([]byte, limits.MaxRecordBytes+1), func(_ wal.Position, err error) { entered <- err; <-hold })
@@ -390,6 +405,7 @@ func failsFollowers(t *testing.T, limits Limits, open Reopen) {
 }
 
 func closeWaits(t *testing.T, _ Limits, open Reopen) {
+	t.Helper()
 	log := open(t, 0)
 	const n = 100
 	acked := 0
