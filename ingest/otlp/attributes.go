@@ -1,0 +1,169 @@
+package otlp
+
+import (
+	"errors"
+	"slices"
+	"strings"
+
+	"go.opentelemetry.io/collector/pdata/pcommon"
+
+	"github.com/braidobs/braid/internal/telemetry"
+)
+
+// errDepth is what a record is rejected with whose values nest too deep.
+var errDepth = errors.New("a value nests too deep")
+
+// convertAttrs translates attributes. The strings are those of m, which are immutable.
+func convertAttrs(m pcommon.Map, depth int) (telemetry.Attrs, error) {
+	if m.Len() == 0 {
+		return nil, nil
+	}
+	as := make([]telemetry.Attr, 0, m.Len())
+	for k, v := range m.All() {
+		tv, err := convertValue(v, depth)
+		if err != nil {
+			return nil, err
+		}
+		as = append(as, telemetry.Attr{Key: k, Value: tv})
+	}
+	return telemetry.NewAttrs(as), nil
+}
+
+// convertValue translates one value that stands within depth arrays and maps.
+func convertValue(v pcommon.Value, depth int) (telemetry.Value, error) {
+	switch v.Type() {
+	case pcommon.ValueTypeStr:
+		return telemetry.String(v.Str()), nil
+	case pcommon.ValueTypeBool:
+		return telemetry.Bool(v.Bool()), nil
+	case pcommon.ValueTypeInt:
+		return telemetry.Int(v.Int()), nil
+	case pcommon.ValueTypeDouble:
+		return telemetry.Double(v.Double()), nil
+	case pcommon.ValueTypeBytes:
+		return telemetry.Bytes(v.Bytes().AsRaw()), nil
+	case pcommon.ValueTypeSlice:
+		if depth >= telemetry.MaxDepth {
+			return telemetry.Value{}, errDepth
+		}
+		s := v.Slice()
+		vs := make([]telemetry.Value, 0, s.Len())
+		for _, e := range s.All() {
+			tv, err := convertValue(e, depth+1)
+			if err != nil {
+				return telemetry.Value{}, err
+			}
+			vs = append(vs, tv)
+		}
+		return telemetry.Array(vs), nil
+	case pcommon.ValueTypeMap:
+		if depth >= telemetry.MaxDepth {
+			return telemetry.Value{}, errDepth
+		}
+		as, err := convertAttrs(v.Map(), depth+1)
+		if err != nil {
+			return telemetry.Value{}, err
+		}
+		return telemetry.Map(as), nil
+	default:
+		return telemetry.Value{}, nil
+	}
+}
+
+// scopes interns the scopes of one request.
+type scopes struct {
+	known map[string]*telemetry.Scope
+	buf   []byte
+}
+
+// get returns the scope, or nil when it says nothing.
+func (t *scopes) get(s pcommon.InstrumentationScope, schemaURL string) (*telemetry.Scope, error) {
+	attrs, err := convertAttrs(s.Attributes(), 0)
+	if err != nil {
+		return nil, err
+	}
+	sc := &telemetry.Scope{
+		Name: s.Name(), Version: s.Version(), SchemaURL: schemaURL, Attrs: attrs, Dropped: s.DroppedAttributesCount(),
+	}
+	if sc.Name == "" && sc.Version == "" && sc.SchemaURL == "" && len(attrs) == 0 && sc.Dropped == 0 {
+		return nil, nil //nolint:nilnil // a nil scope is an empty one
+	}
+	t.buf = telemetry.AppendScope(t.buf[:0], sc)
+	if known, ok := t.known[string(t.buf)]; ok {
+		return known, nil
+	}
+	if t.known == nil {
+		t.known = make(map[string]*telemetry.Scope)
+	}
+	t.known[string(t.buf)] = sc
+	return sc, nil
+}
+
+// batches collects the records of one request by resource.
+type batches struct {
+	list  []telemetry.Batch
+	known map[batchKey]int
+}
+
+type batchKey struct {
+	id      telemetry.ResourceID
+	dropped uint32
+}
+
+// get returns the index of the batch of a resource.
+func (t *batches) get(r pcommon.Resource, schemaURL string) (int, error) {
+	attrs, err := convertAttrs(r.Attributes(), 0)
+	if err != nil {
+		return 0, err
+	}
+	res := telemetry.NewResource(schemaURL, attrs)
+	res.Dropped = r.DroppedAttributesCount()
+	k := batchKey{res.ID, res.Dropped}
+	if i, ok := t.known[k]; ok {
+		return i, nil
+	}
+	if t.known == nil {
+		t.known = make(map[batchKey]int)
+	}
+	t.known[k] = len(t.list)
+	t.list = append(t.list, telemetry.Batch{Resource: res})
+	return len(t.list) - 1, nil
+}
+
+// label is a label that is being made.
+type label struct{ name, value string }
+
+// labelSet is labels that are being made. It is searched from end to end: the number of labels is bounded before.
+type labelSet []label
+
+func (s labelSet) get(name string) string {
+	for i := range s {
+		if s[i].name == name {
+			return s[i].value
+		}
+	}
+	return ""
+}
+
+func (s *labelSet) set(name, value string) {
+	for i := range *s {
+		if (*s)[i].name == name {
+			(*s)[i].value = value
+			return
+		}
+	}
+	*s = append(*s, label{name, value})
+}
+
+// appendTo sorts the labels and appends their canonical form.
+func (s labelSet) appendTo(dst []byte) []byte {
+	slices.SortFunc(s, func(a, b label) int { return strings.Compare(a.name, b.name) })
+	for i := range s {
+		if s[i].value == "" {
+			continue
+		}
+		dst = telemetry.AppendString(dst, s[i].name)
+		dst = telemetry.AppendString(dst, s[i].value)
+	}
+	return dst
+}

@@ -1,0 +1,193 @@
+package otlp
+
+import (
+	"context"
+	"strings"
+	"sync"
+	"time"
+
+	"go.opentelemetry.io/collector/pdata/plog/plogotlp"
+	"go.opentelemetry.io/collector/pdata/pmetric/pmetricotlp"
+	"go.opentelemetry.io/collector/pdata/ptrace/ptraceotlp"
+	"google.golang.org/grpc/metadata"
+
+	"github.com/braidobs/braid/ingest"
+	"github.com/braidobs/braid/internal/httpapi"
+	"github.com/braidobs/braid/internal/telemetry"
+	"github.com/braidobs/braid/storage"
+)
+
+// Deps are what a server depends on.
+type Deps struct {
+	Pipeline *ingest.Pipeline
+	Errors   httpapi.Errors // asked before ingest.Classify
+	Now      func() time.Time
+}
+
+// Server answers OTLP requests. It may be used concurrently.
+type Server struct {
+	config   Config
+	pipeline *ingest.Pipeline
+	errors   httpapi.Errors
+	now      func() time.Time
+	bodies   *httpapi.Bodies
+	buffers  sync.Pool // of *[]byte
+}
+
+// New returns a server. The configuration must be valid. For zstd over gRPC see RegisterCompression.
+func New(c Config, d Deps) *Server {
+	first := d.Errors.Classify
+	d.Errors.Classify = func(err error) *httpapi.Error {
+		if first != nil {
+			if out := first(err); out != nil {
+				return out
+			}
+		}
+		return ingest.Classify(err)
+	}
+	return &Server{
+		config: c, pipeline: d.Pipeline, errors: d.Errors, now: d.Now, bodies: httpapi.NewBodies(c.MaxBody.Bytes()),
+	}
+}
+
+// wire is how a request is written.
+type wire uint8
+
+const (
+	protobuf wire = iota
+	jsonText
+)
+
+// export decodes, translates and stores one request; body is not kept.
+func (s *Server) export(ctx context.Context, signal storage.Signal, tenant telemetry.Tenant, enc wire, body []byte) (storage.Rejected, error) {
+	g := newGuard(s.config)
+	req, err := s.decode(signal, enc, body, g)
+	if err != nil {
+		return storage.Rejected{}, err
+	}
+	if err := ctx.Err(); err != nil {
+		return storage.Rejected{}, err
+	}
+	for reason, n := range req.refused {
+		s.pipeline.Refuse(signal, reason, n)
+	}
+	var key storage.Key
+	if !req.timeless {
+		key = ingest.KeyOf(tenant, "otlp/"+signal.String(), body)
+	}
+	return s.pipeline.Write(ctx, tenant, key, req.batches, req.rejected)
+}
+
+// decode decodes and translates.
+func (s *Server) decode(signal storage.Signal, enc wire, body []byte, g *guard) (request, error) {
+	malformed := func(err error) error {
+		if _, ok := err.(*httpapi.Error); ok { //nolint:errorlint // made by the guard
+			return err
+		}
+		return &httpapi.Error{Kind: httpapi.BadData, Message: "the request is malformed: " + printable(err.Error()), Err: err}
+	}
+	var err error
+	switch enc {
+	case jsonText:
+		err = g.json(body)
+	case protobuf:
+		err = g.protobuf(body, map[storage.Signal]message{
+			storage.Traces: spanRequest, storage.Logs: logRequest, storage.Metrics: metricRequest,
+		}[signal], 0)
+	}
+	if err != nil {
+		return request{}, malformed(err)
+	}
+	type message interface {
+		UnmarshalProto(b []byte) error
+		UnmarshalJSON(b []byte) error
+	}
+	unmarshal := func(m message) error {
+		if enc == jsonText {
+			return m.UnmarshalJSON(body)
+		}
+		return m.UnmarshalProto(body)
+	}
+	switch signal {
+	case storage.Traces:
+		m := ptraceotlp.NewExportRequest()
+		if err := unmarshal(m); err != nil {
+			return request{}, malformed(err)
+		}
+		return translateTraces(m.Traces()), nil
+	case storage.Logs:
+		m := plogotlp.NewExportRequest()
+		if err := unmarshal(m); err != nil {
+			return request{}, malformed(err)
+		}
+		return translateLogs(m.Logs(), s.config, s.now()), nil
+	case storage.Metrics:
+		m := pmetricotlp.NewExportRequest()
+		if err := unmarshal(m); err != nil {
+			return request{}, malformed(err)
+		}
+		return translateMetrics(m.Metrics(), s.config, s.pipeline.Config().MaxLabels, g)
+	default:
+		return request{}, httpapi.NotFoundf("there is no signal %d", signal)
+	}
+}
+
+// tenant returns the tenant that middleware found or, without middleware, the one that the header names.
+func tenant(ctx context.Context, header []string) (telemetry.Tenant, error) {
+	if t := httpapi.TenantFrom(ctx); t != "" {
+		return t, nil
+	}
+	return httpapi.ParseTenant(header, httpapi.Ingest)
+}
+
+func grpcTenant(ctx context.Context) (telemetry.Tenant, error) {
+	md, _ := metadata.FromIncomingContext(ctx)
+	return tenant(ctx, md.Get(httpapi.TenantHeader))
+}
+
+// answer encodes the answer to a request of which something was rejected. One that was stored whole has the empty
+// answer.
+func answer(signal storage.Signal, enc wire, r storage.Rejected) ([]byte, error) {
+	count := int64(0)
+	switch signal {
+	case storage.Traces:
+		count = int64(r.Spans)
+	case storage.Logs:
+		count = int64(r.Logs)
+	case storage.Metrics:
+		count = int64(r.Samples)
+	}
+	text := strings.Join(r.Reasons, "; ")
+	if count == 0 && text == "" {
+		if enc == jsonText {
+			return []byte("{}"), nil
+		}
+		return nil, nil
+	}
+	type message interface {
+		MarshalProto() ([]byte, error)
+		MarshalJSON() ([]byte, error)
+	}
+	var out message
+	switch signal {
+	case storage.Traces:
+		m := ptraceotlp.NewExportResponse()
+		m.PartialSuccess().SetRejectedSpans(count)
+		m.PartialSuccess().SetErrorMessage(text)
+		out = m
+	case storage.Logs:
+		m := plogotlp.NewExportResponse()
+		m.PartialSuccess().SetRejectedLogRecords(count)
+		m.PartialSuccess().SetErrorMessage(text)
+		out = m
+	default:
+		m := pmetricotlp.NewExportResponse()
+		m.PartialSuccess().SetRejectedDataPoints(count)
+		m.PartialSuccess().SetErrorMessage(text)
+		out = m
+	}
+	if enc == jsonText {
+		return out.MarshalJSON()
+	}
+	return out.MarshalProto()
+}
