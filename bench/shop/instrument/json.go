@@ -7,8 +7,8 @@ import (
 	"mime"
 	"net/http"
 
-	"go.opentelemetry.io/collector/pdata/plog/plogotlp"       //nolint:depguard // the shop writes OTLP, it is an edge
-	"go.opentelemetry.io/collector/pdata/pmetric/pmetricotlp" //nolint:depguard // the shop writes OTLP, it is an edge
+	"go.opentelemetry.io/collector/pdata/plog/plogotlp"
+	"go.opentelemetry.io/collector/pdata/pmetric/pmetricotlp"
 )
 
 // maxResponse bounds what is read of a receiver's answer.

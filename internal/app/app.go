@@ -1,0 +1,275 @@
+// Package app assembles the parts into a process. It is the only package that names implementations.
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"path/filepath"
+	"runtime/debug"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"google.golang.org/grpc"
+
+	"github.com/braidobs/braid/correlate"
+	"github.com/braidobs/braid/ingest"
+	"github.com/braidobs/braid/ingest/otlp"
+	"github.com/braidobs/braid/internal/config"
+	"github.com/braidobs/braid/internal/httpapi"
+	"github.com/braidobs/braid/internal/lifecycle"
+	"github.com/braidobs/braid/internal/selfobs"
+	"github.com/braidobs/braid/query"
+	promapi "github.com/braidobs/braid/query/api/prometheus"
+	"github.com/braidobs/braid/query/promql"
+	"github.com/braidobs/braid/storage"
+	"github.com/braidobs/braid/storage/blob/dir"
+	"github.com/braidobs/braid/storage/catalog/badger"
+	"github.com/braidobs/braid/storage/db"
+	"github.com/braidobs/braid/storage/vfs"
+	"github.com/braidobs/braid/storage/wal"
+	"github.com/braidobs/braid/storage/wal/file"
+)
+
+// shard is the number of the write-ahead log of a single node.
+const shard = 1
+
+// Options are what a process gets from its main.
+type Options struct {
+	Version string
+	Banner  io.Writer // where the banner goes
+	Log     io.Writer // where logs go
+	Now     func() time.Time
+}
+
+// App is one process: a server with everything in it.
+type App struct {
+	cfg   Config
+	opts  Options
+	reg   *prometheus.Registry
+	obs   *selfobs.Obs
+	log   *slog.Logger
+	errs  httpapi.Errors
+	http  *httpapi.Metrics
+	gate  *gate
+	began time.Time
+
+	db    *db.DB
+	cat   *badger.Catalog
+	blobs *dir.Store
+	mux   http.Handler // of the query port
+	otlp  http.Handler // of the OTLP/HTTP port
+	rpc   *grpc.Server
+	rpcLn net.Listener
+	main  *httpapi.Server
+	ohttp *httpapi.Server
+	ready atomic.Bool
+}
+
+// New prepares a process. The configuration must have been loaded or validated by config.
+func New(cfg Config, opts Options) (*App, error) {
+	if err := config.Validate(&cfg); err != nil {
+		return nil, err
+	}
+	cfg.Ingest.Retention = cfg.Storage.Retention
+	a := &App{cfg: cfg, opts: opts, reg: prometheus.NewRegistry(), began: opts.Now()}
+	var err error
+	a.obs, err = selfobs.New(selfobs.Options{
+		Config: cfg.Self, Service: "braid", Version: opts.Version, Output: opts.Log, Registry: a.reg, Now: opts.Now,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("self-observation: %w", err)
+	}
+	a.log = a.obs.Log()
+	a.errs = httpapi.Errors{Log: a.log}
+	a.http = httpapi.NewMetrics(a.reg, opts.Now)
+	a.gate = newGate(cfg.Server.Writes, cfg.Server.WriteQueue, a.reg)
+	return a, nil
+}
+
+// Run serves until ctx ends, then stops everything in order.
+func (a *App) Run(ctx context.Context) error {
+	if a.cfg.Memory > 0 {
+		debug.SetMemoryLimit(int64(a.cfg.Memory) / 10 * 9)
+	}
+	otlp.RegisterCompression()
+	a.main = httpapi.NewServer(httpapi.ServerOptions{
+		Addr: a.cfg.Server.HTTP, Log: a.log, Drain: a.cfg.Server.Drain.Std(),
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { a.mux.ServeHTTP(w, r) }),
+	})
+	a.ohttp = httpapi.NewServer(httpapi.ServerOptions{
+		Addr: a.cfg.Server.OTLPHTTP, Log: a.log, Drain: a.cfg.Server.Drain.Std(),
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { a.otlp.ServeHTTP(w, r) }),
+	})
+	return lifecycle.Run(ctx, a.log,
+		lifecycle.Part{Name: "storage", Start: a.openStorage, Run: a.runStorage, Stop: a.closeStorage, Grace: 2 * time.Minute},
+		a.obs.Part(),
+		lifecycle.Part{Name: "apis", Start: a.assemble},
+		a.main.Part("query listener"),
+		a.ohttp.Part("OTLP/HTTP listener"),
+		lifecycle.Part{Name: "OTLP/gRPC listener", Start: a.listenGRPC, Run: a.serveGRPC, Stop: a.stopGRPC, Grace: a.cfg.Server.Drain.Std() + time.Second},
+		lifecycle.Part{Name: "readiness", Start: a.announce, Stop: func(context.Context) error { a.ready.Store(false); return nil }},
+	)
+}
+
+func (a *App) openStorage(ctx context.Context) error {
+	fs := vfs.OS{}
+	var err error
+	if a.blobs, err = dir.Open(fs, filepath.Join(a.cfg.Data, "blobs")); err != nil {
+		return fmt.Errorf("open %s: %w", a.cfg.Data, err)
+	}
+	if a.cat, err = badger.Open(filepath.Join(a.cfg.Data, "catalog"), a.log); err != nil {
+		return errors.Join(err, a.blobs.Close())
+	}
+	a.db, err = db.Open(ctx, a.cfg.Storage, db.Deps{
+		OpenLog: func(at wal.Position) (wal.Log, error) {
+			return file.Open(ctx, file.Options{
+				FS: fs, Dir: filepath.Join(a.cfg.Data, "wal"), Shard: shard, AtLeast: at, Now: a.opts.Now, Log: a.log, Metrics: a.reg,
+				MaxRecordBytes: 128 << 20,
+			})
+		},
+		Blobs: a.blobs, Catalog: a.cat, Now: a.opts.Now, Log: a.log, Metrics: a.reg,
+	})
+	if err != nil {
+		return errors.Join(fmt.Errorf("open the store in %s: %w", a.cfg.Data, err), a.cat.Close(), a.blobs.Close())
+	}
+	a.obs.SetSink(func(ctx context.Context, e selfobs.Export) error {
+		_, _, err := a.db.Write(ctx, storage.Request{Batches: []telemetryBatch{e.Batch()}})
+		return err
+	})
+	return nil
+}
+
+func (a *App) runStorage(ctx context.Context) error {
+	ctx = selfobs.Suppress(ctx)
+	done := make(chan error, 1)
+	go func() { done <- a.cat.Maintain(ctx, 10*time.Minute) }()
+	return errors.Join(a.db.Run(ctx), <-done)
+}
+
+func (a *App) closeStorage(ctx context.Context) error {
+	a.obs.SetSink(nil)
+	return errors.Join(a.db.Close(selfobs.Suppress(ctx)), a.cat.Close(), a.blobs.Close())
+}
+
+// assemble connects the protocols and languages with the store.
+func (a *App) assemble(context.Context) error {
+	now := a.opts.Now
+	pipe := ingest.New(a.cfg.Ingest, ingest.Deps{Writer: a.db, Now: now, Log: a.log, Metrics: a.reg})
+	receiver := otlp.New(a.cfg.OTLP, otlp.Deps{Pipeline: pipe, Errors: a.errs, Now: now})
+	observer := query.NewObserver(a.log, a.reg, now)
+	engine, err := promql.New(promql.Deps{Config: a.cfg.PromQL, Reader: a.db, Observer: observer, Log: a.log})
+	if err != nil {
+		return fmt.Errorf("PromQL engine: %w", err)
+	}
+
+	writes := httpapi.NewRouter(a.http.Requests(), a.http.Recover(httpapi.Ingest, a.errs), httpapi.Trace(a.obs.Tracer()), a.gate.HTTP(a.errs))
+	for pattern, h := range receiver.Routes() {
+		writes.Handle(pattern, h)
+	}
+	for pattern, h := range receiver.Aliases() {
+		writes.Handle(pattern, h)
+	}
+	a.otlp = writes
+
+	grpcSide := httpapi.GRPC{Surface: httpapi.Ingest, Errors: a.errs, Metrics: a.http, Tracer: a.obs.Tracer()}
+	opts := append(receiver.ServerOptions(),
+		grpc.ChainUnaryInterceptor(grpcSide.Unary(), a.gate.Unary()), grpc.ChainStreamInterceptor(grpcSide.Stream()), //nolint:contextcheck // the stream carries it
+		grpc.MaxConcurrentStreams(128), grpc.ConnectionTimeout(20*time.Second))
+	a.rpc = grpc.NewServer(opts...)
+	receiver.Register(a.rpc)
+
+	reads := httpapi.NewRouter(
+		a.http.Requests(), a.http.Recover(httpapi.Query, a.errs), httpapi.Tenant(httpapi.Query, a.errs), httpapi.Trace(a.obs.Tracer()),
+		httpapi.LimitConcurrency(a.cfg.Server.Queries, httpapi.Query, a.errs), httpapi.LimitBody(4<<20), httpapi.Compression(),
+	)
+	promapi.New(promapi.Deps{Engine: engine, Reader: a.db, Observer: observer, Errors: a.errs, Now: now, Version: a.opts.Version}).Register(reads)
+	correlate.NewAPI(correlate.New(a.cfg.Correlate, a.db, now, a.reg), query.Errors(a.errs)).Register(reads)
+	root := http.NewServeMux()
+	root.Handle("/", reads)
+	for pattern := range receiver.Routes() {
+		root.Handle(pattern, writes)
+	}
+	for pattern := range receiver.Aliases() {
+		root.Handle(pattern, writes)
+	}
+	root.Handle("GET /metrics", promhttp.HandlerFor(a.reg, promhttp.HandlerOpts{EnableOpenMetrics: true}))
+	root.HandleFunc("GET /-/healthy", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "Braid is healthy.") })
+	root.HandleFunc("GET /-/ready", a.readiness)
+	root.HandleFunc("GET /{$}", a.index)
+	a.mux = root
+	return nil
+}
+
+func (a *App) readiness(w http.ResponseWriter, _ *http.Request) {
+	err := a.db.Ready()
+	if err == nil && !a.ready.Load() {
+		err = errors.New("starting or stopping")
+	}
+	if err != nil {
+		w.Header().Set("Retry-After", "1")
+		http.Error(w, "Braid is not ready: "+err.Error(), http.StatusServiceUnavailable)
+		return
+	}
+	fmt.Fprintln(w, "Braid is ready.")
+}
+
+func (a *App) listenGRPC(ctx context.Context) error {
+	var lc net.ListenConfig
+	var err error
+	if a.rpcLn, err = lc.Listen(ctx, "tcp", string(a.cfg.Server.OTLPGRPC)); err != nil {
+		return fmt.Errorf("listen for OTLP/gRPC: %w", err)
+	}
+	return nil
+}
+
+func (a *App) serveGRPC(ctx context.Context) error {
+	done := make(chan error, 1)
+	go func() { done <- a.rpc.Serve(a.rpcLn) }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+	}
+	drained := make(chan struct{})
+	go func() { a.rpc.GracefulStop(); close(drained) }()
+	t := time.NewTimer(a.cfg.Server.Drain.Std())
+	defer t.Stop()
+	select {
+	case <-drained:
+	case <-t.C:
+		a.rpc.Stop()
+		<-drained
+	}
+	return <-done
+}
+
+func (a *App) stopGRPC(context.Context) error {
+	a.rpc.Stop()
+	return nil
+}
+
+// announce says that everything works, and where.
+func (a *App) announce(context.Context) error {
+	a.ready.Store(true)
+	took := a.opts.Now().Sub(a.began).Round(time.Millisecond)
+	_, err := fmt.Fprintf(a.opts.Banner, `
+Braid %s is ready after %s.
+
+  OTLP/gRPC   %s
+  OTLP/HTTP   http://%s/v1/{traces,metrics,logs}
+  queries     http://%s   PromQL  /api/v1/query, query_range
+                     joins   /api/v1/correlate/trace/{id}, /api/v1/correlate/resource?name=
+  own metrics http://%s/metrics
+  data        %s
+
+`, a.opts.Version, took, a.rpcLn.Addr(), a.ohttp.Addr(), a.main.Addr(), a.main.Addr(), a.cfg.Data)
+	a.log.Info("ready", "version", a.opts.Version, "http", a.main.Addr(), "otlp_grpc", a.rpcLn.Addr().String(), "otlp_http", a.ohttp.Addr(), "data", a.cfg.Data, "took", took.String())
+	return err
+}

@@ -1,0 +1,74 @@
+package app
+
+import (
+	"errors"
+	"time"
+
+	"github.com/braidobs/braid/correlate"
+	"github.com/braidobs/braid/ingest"
+	"github.com/braidobs/braid/ingest/otlp"
+	"github.com/braidobs/braid/internal/config"
+	"github.com/braidobs/braid/internal/selfobs"
+	"github.com/braidobs/braid/query/promql"
+	"github.com/braidobs/braid/storage/db"
+)
+
+// Config is the whole configuration of a process.
+type Config struct {
+	Data      string           `yaml:"data" help:"The folder that everything is kept in."`
+	Memory    config.Size      `yaml:"memory" help:"How much memory the process aims to stay below; 0 is nine tenths of what the environment variable GOMEMLIMIT or the control group allow."`
+	Server    Server           `yaml:"server" help:"Where the process listens."`
+	Storage   db.Config        `yaml:"storage" help:"The store."`
+	Ingest    ingest.Config    `yaml:"ingest" help:"Limits of what is written."`
+	OTLP      otlp.Config      `yaml:"otlp" help:"The OTLP receiver."`
+	PromQL    promql.Config    `yaml:"promql" help:"The PromQL engine."`
+	Correlate correlate.Config `yaml:"correlate" help:"Joins of the signals."`
+	Self      selfobs.Config   `yaml:"self" help:"Logs, metrics and traces of Braid itself."`
+}
+
+// Server says where the process listens and how many requests it works on at once.
+type Server struct {
+	HTTP       config.Addr     `yaml:"http" help:"Query APIs, metrics and health."`
+	OTLPGRPC   config.Addr     `yaml:"otlp_grpc" help:"OTLP over gRPC."`
+	OTLPHTTP   config.Addr     `yaml:"otlp_http" help:"OTLP over HTTP."`
+	Writes     int             `yaml:"writes" help:"How many write requests are worked on at once; others wait."`
+	WriteQueue int             `yaml:"write_queue" help:"How many write requests may wait; more are refused for now."`
+	Queries    int             `yaml:"queries" help:"How many queries are answered at once; more are refused for now."`
+	Drain      config.Duration `yaml:"drain" help:"How long requests under way may take when the process stops."`
+}
+
+// Validate returns all mistakes.
+func (s Server) Validate() error {
+	var errs config.Errors
+	for _, f := range []struct {
+		name string
+		n    int
+	}{{"writes", s.Writes}, {"write_queue", s.WriteQueue}, {"queries", s.Queries}} {
+		if f.n < 1 {
+			errs.Field(f.name, errors.New("must be positive"))
+		}
+	}
+	return errs.Err()
+}
+
+// DefaultConfig returns a configuration that works without a file. It listens on loopback alone.
+func DefaultConfig() Config {
+	return Config{
+		Data: "./braid-data",
+		Server: Server{
+			HTTP: "127.0.0.1:9090", OTLPGRPC: "127.0.0.1:4317", OTLPHTTP: "127.0.0.1:4318",
+			Writes: 8, WriteQueue: 256, Queries: 64, Drain: config.Duration(5 * time.Second),
+		},
+		Storage: db.DefaultConfig(), Ingest: ingest.DefaultConfig(), OTLP: otlp.DefaultConfig(), PromQL: promql.DefaultConfig(),
+		Correlate: correlate.DefaultConfig(), Self: selfobs.DefaultConfig(),
+	}
+}
+
+// Validate returns all mistakes that lie between sections.
+func (c Config) Validate() error {
+	var errs config.Errors
+	if c.Data == "" {
+		errs.Field("data", errors.New("must name a folder"))
+	}
+	return errs.Err()
+}
