@@ -1,0 +1,42 @@
+package promql
+
+import (
+	"errors"
+	"time"
+
+	"github.com/braidobs/braid/internal/config"
+)
+
+// Config is what an operator can set.
+type Config struct {
+	Timeout      config.Duration `yaml:"timeout" help:"How long one query may take."`
+	MaxSamples   int             `yaml:"max_samples" help:"How many samples one query may hold in memory at once."`
+	Lookback     config.Duration `yaml:"lookback" help:"How old the last sample of a series may be to be its value."`
+	Concurrency  int             `yaml:"concurrency" help:"How many queries run at once; others wait for their turn."`
+	Experimental bool            `yaml:"experimental" help:"Whether experimental functions and syntax of PromQL are understood."`
+}
+
+// DefaultConfig has the values of Prometheus.
+func DefaultConfig() Config {
+	return Config{
+		Timeout: config.Duration(2 * time.Minute), MaxSamples: 50_000_000, Lookback: config.Duration(5 * time.Minute), Concurrency: 20,
+	}
+}
+
+// Validate returns all mistakes.
+func (c Config) Validate() error {
+	var e config.Errors
+	if c.Timeout <= 0 {
+		e.Field("timeout", errors.New("must be positive"))
+	}
+	if c.MaxSamples <= 0 {
+		e.Field("max_samples", errors.New("must be positive"))
+	}
+	if c.Lookback <= 0 {
+		e.Field("lookback", errors.New("must be positive"))
+	}
+	if c.Concurrency <= 0 {
+		e.Field("concurrency", errors.New("must be positive"))
+	}
+	return e.Err()
+}

@@ -1,0 +1,216 @@
+// Package promql answers PromQL with Prometheus's own engine over a storage.Reader.
+//
+//	eng, err := promql.New(promql.Deps{Config: promql.DefaultConfig(), Reader: db, Observer: obs, Log: log})
+//	a, err := eng.Query(ctx, promql.Request{Tenant: "default", Expr: "sum(rate(http_requests_total[5m]))", End: now})
+//	if err != nil {
+//		return err // knows its httpapi.Kind
+//	}
+//	defer a.Close()
+//	use(a.Value, a.Warnings)
+//
+// All reads of one query use one view of the store, which lives until the answer is closed.
+package promql
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/prometheus/prometheus/promql"
+	"github.com/prometheus/prometheus/promql/parser"
+	promstorage "github.com/prometheus/prometheus/storage"
+	"github.com/prometheus/prometheus/util/annotations"
+	"github.com/prometheus/prometheus/util/stats"
+
+	"github.com/braidobs/braid/internal/httpapi"
+	"github.com/braidobs/braid/internal/telemetry"
+	"github.com/braidobs/braid/query"
+	"github.com/braidobs/braid/storage"
+)
+
+// subqueryStep is the step of subqueries that name none: the default evaluation interval of Prometheus.
+const subqueryStep = time.Minute
+
+// Deps are what an engine depends on.
+type Deps struct {
+	Config   Config
+	Reader   storage.Reader
+	Observer *query.Observer // nil for none
+	Log      *slog.Logger    // of the engine; nil drops
+}
+
+// Engine answers queries. It is safe for concurrent use.
+type Engine struct {
+	cfg      Config
+	reader   storage.Reader
+	observer *query.Observer
+	parser   parser.Parser
+	engine   *promql.Engine
+}
+
+// New returns an engine.
+func New(d Deps) (*Engine, error) {
+	if err := d.Config.Validate(); err != nil {
+		return nil, err
+	}
+	on := d.Config.Experimental
+	e := &Engine{
+		cfg: d.Config, reader: d.Reader, observer: d.Observer,
+		parser: parser.NewParser(parser.Options{
+			EnableExperimentalFunctions: on, ExperimentalDurationExpr: on,
+			EnableExtendedRangeSelectors: on, EnableBinopFillModifiers: on,
+		}),
+	}
+	e.engine = promql.NewEngine(promql.EngineOpts{
+		Logger: d.Log, MaxSamples: d.Config.MaxSamples, Timeout: d.Config.Timeout.Std(), LookbackDelta: d.Config.Lookback.Std(),
+		ActiveQueryTracker:       make(turns, d.Config.Concurrency),
+		NoStepSubqueryIntervalFn: func(int64) int64 { return subqueryStep.Milliseconds() },
+		EnableAtModifier:         true, EnableNegativeOffset: true, EnablePerStepStats: true, Parser: e.parser,
+	})
+	return e, nil
+}
+
+// Parser returns the parser of the engine's dialect.
+func (e *Engine) Parser() parser.Parser { return e.parser }
+
+// Prometheus returns the engine below, for suites and rule managers that drive one themselves.
+func (e *Engine) Prometheus() *promql.Engine { return e.engine }
+
+// Queryable returns a tenant's series in Prometheus's terms. Each Querier has a view of its own until it is closed.
+func (e *Engine) Queryable(t telemetry.Tenant) promstorage.Queryable {
+	return promstorage.QueryableFunc(func(mint, maxt int64) (promstorage.Querier, error) {
+		v := &sharedView{reader: e.reader}
+		return &querier{view: v, tenant: t, mint: mint, maxt: maxt, done: v.close}, nil
+	})
+}
+
+// Request is one query.
+type Request struct {
+	Tenant       telemetry.Tenant
+	Expr         string
+	Start, End   time.Time     // an instant query is at End
+	Step         time.Duration // 0: an instant query
+	Lookback     time.Duration // 0: as configured
+	PerStepStats bool
+	Min          storage.Position // what the query must see at least
+}
+
+// Answer is what a query gives. It must be closed; what it holds is valid until then.
+type Answer struct {
+	Value    parser.Value
+	Warnings annotations.Annotations // and infos
+	Stats    *stats.Statistics
+	query    promql.Query
+	view     *sharedView
+}
+
+// Close gives back what the answer holds.
+func (a *Answer) Close() {
+	a.query.Close()
+	_ = a.view.close()
+}
+
+// Query answers a query. Errors know their httpapi.Kind: BadData with the position for an expression that does
+// not parse, Timeout, Canceled, QueryLimit, Execution, and Internal for faults of the store.
+func (e *Engine) Query(ctx context.Context, r Request) (a *Answer, err error) {
+	done := e.observer.Start(ctx, query.PromQL, r.Tenant, r.Expr)
+	defer func() { done(err) }()
+	view := &sharedView{reader: e.reader, min: r.Min}
+	src := promstorage.QueryableFunc(func(mint, maxt int64) (promstorage.Querier, error) {
+		return &querier{view: view, tenant: r.Tenant, mint: mint, maxt: maxt}, nil
+	})
+	opts := promql.NewPrometheusQueryOpts(r.PerStepStats, r.Lookback)
+	var q promql.Query
+	if r.Step == 0 {
+		q, err = e.engine.NewInstantQuery(ctx, src, opts, r.Expr, r.End)
+	} else {
+		q, err = e.engine.NewRangeQuery(ctx, src, opts, r.Expr, r.Start, r.End, r.Step)
+	}
+	if _, waited := errors.AsType[*httpapi.Error](err); waited || errors.Is(err, context.Canceled) {
+		return nil, e.explain(ctx, err) // it waits for its turn here, too
+	}
+	if err != nil {
+		return nil, httpapi.BadDataf("invalid parameter %q: %w", "query", err)
+	}
+	a = &Answer{query: q, view: view}
+	res := q.Exec(ctx)
+	if res.Err != nil {
+		a.Close()
+		return nil, e.explain(ctx, res.Err)
+	}
+	a.Value, a.Warnings, a.Stats = res.Value, res.Warnings, q.Stats()
+	for _, w := range view.warnings() {
+		a.Warnings.Add(errors.New(w))
+	}
+	return a, nil
+}
+
+// explain gives an error of the engine its kind and tells how to get around a limit.
+func (e *Engine) explain(ctx context.Context, err error) error {
+	var (
+		canceled promql.ErrQueryCanceled
+		timeout  promql.ErrQueryTimeout
+		tooMany  promql.ErrTooManySamples
+		stored   *storeError
+		known    *httpapi.Error
+		internal promql.ErrStorage
+	)
+	switch {
+	case errors.As(err, &known):
+		return err
+	case errors.As(err, &tooMany):
+		return &httpapi.Error{Kind: httpapi.QueryLimit, Err: err, Message: fmt.Sprintf(
+			"the query needs more samples in memory at once than query.promql.max_samples (%d) allows: select fewer series with more labels, shorten the time range or raise the step", e.cfg.MaxSamples)}
+	case errors.As(err, &canceled), errors.Is(err, context.Canceled):
+		return &httpapi.Error{Kind: httpapi.Canceled, Message: err.Error(), Err: err}
+	case errors.As(err, &timeout), errors.Is(err, context.DeadlineExceeded):
+		limit := fmt.Sprintf("query.promql.timeout (%s)", e.cfg.Timeout)
+		if ctx.Err() != nil { // the caller's own deadline was earlier
+			limit = "the time that the request gave it"
+		}
+		return &httpapi.Error{Kind: httpapi.Timeout, Err: err, Message: fmt.Sprintf(
+			"%s: the query took longer than %s: shorten the time range, raise the step or select fewer series", err, limit)}
+	case errors.As(err, &stored):
+		if c := query.Classify(stored.err); c != nil {
+			return c
+		}
+		return stored.err // Internal, unless it knows better
+	case errors.As(err, &internal):
+		return internal.Err
+	default:
+		return &httpapi.Error{Kind: httpapi.Execution, Message: err.Error(), Err: err}
+	}
+}
+
+// turns bounds the number of queries that run at once: the others wait. It is the engine's query tracker.
+type turns chan struct{}
+
+// GetMaxConcurrent implements promql.QueryTracker.
+func (t turns) GetMaxConcurrent() int { return cap(t) }
+
+// Insert implements promql.QueryTracker: it waits for a turn.
+func (t turns) Insert(ctx context.Context, _ string) (int, error) {
+	select {
+	case t <- struct{}{}:
+		return 0, nil
+	default:
+	}
+	select {
+	case t <- struct{}{}:
+		return 0, nil
+	case <-ctx.Done():
+		if errors.Is(ctx.Err(), context.Canceled) {
+			return 0, ctx.Err()
+		}
+		return 0, &httpapi.Error{Kind: httpapi.Overloaded, RetryAfter: httpapi.DefaultRetryAfter, Err: ctx.Err(), Message: fmt.Sprintf(
+			"the query waited for its turn until its time was over: query.promql.concurrency (%d) others are running", cap(t))}
+	}
+}
+
+// Delete implements promql.QueryTracker.
+func (t turns) Delete(int) { <-t }
+
+// Close implements promql.QueryTracker.
+func (t turns) Close() error { return nil }

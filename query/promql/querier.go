@@ -1,0 +1,150 @@
+package promql
+
+import (
+	"context"
+	"errors"
+	"sync"
+
+	"github.com/prometheus/prometheus/model/labels"
+	promstorage "github.com/prometheus/prometheus/storage"
+	"github.com/prometheus/prometheus/util/annotations"
+
+	"github.com/braidobs/braid/internal/telemetry"
+	"github.com/braidobs/braid/storage"
+)
+
+// storeError marks what went wrong in the store, so that it is not taken for a mistake of the query.
+type storeError struct{ err error }
+
+// Error tells the cause.
+func (e *storeError) Error() string { return e.err.Error() }
+
+// Unwrap returns the cause.
+func (e *storeError) Unwrap() error { return e.err }
+
+func wrap(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &storeError{err}
+}
+
+// sharedView is the view of one query: opened by the first read, closed once.
+type sharedView struct {
+	reader storage.Reader
+	min    storage.Position
+
+	mu     sync.Mutex // guards what follows
+	view   storage.View
+	closed bool
+}
+
+func (s *sharedView) get(ctx context.Context) (storage.View, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil, storage.ErrClosed
+	}
+	if s.view != nil {
+		return s.view, nil
+	}
+	v, err := s.reader.View(ctx, s.min)
+	if err != nil {
+		return nil, err
+	}
+	s.view = v
+	return v, nil
+}
+
+func (s *sharedView) warnings() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.view == nil {
+		return nil
+	}
+	return s.view.Warnings()
+}
+
+func (s *sharedView) close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	v := s.view
+	s.view, s.closed = nil, true
+	if v == nil {
+		return nil
+	}
+	return v.Close()
+}
+
+// querier reads the series of one tenant in a time range.
+type querier struct {
+	view       *sharedView
+	tenant     telemetry.Tenant
+	mint, maxt int64
+	done       func() error // nil when the view is not the querier's own
+}
+
+var _ promstorage.Querier = (*querier)(nil)
+
+// Select implements promstorage.Querier. Series are always sorted.
+func (q *querier) Select(ctx context.Context, _ bool, hints *promstorage.SelectHints, ms ...*labels.Matcher) promstorage.SeriesSet {
+	v, err := q.view.get(ctx)
+	if err != nil {
+		return promstorage.ErrSeriesSet(wrap(err))
+	}
+	sq := storage.SeriesQuery{Tenant: q.tenant, Start: q.mint, End: q.maxt, Matchers: ms, Hints: hints}
+	if hints != nil {
+		sq.Start, sq.End, sq.Limit = hints.Start, hints.End, hints.Limit
+	}
+	return seriesSet{v.Series(ctx, sq)}
+}
+
+// seriesSet marks the errors of the store.
+type seriesSet struct{ promstorage.SeriesSet }
+
+// Err implements promstorage.SeriesSet.
+func (s seriesSet) Err() error { return wrap(s.SeriesSet.Err()) }
+
+func (q *querier) labelQuery(hints *promstorage.LabelHints, ms []*labels.Matcher) storage.SeriesQuery {
+	sq := storage.SeriesQuery{Tenant: q.tenant, Start: q.mint, End: q.maxt, Matchers: ms}
+	if hints != nil {
+		sq.Limit = hints.Limit
+	}
+	return sq
+}
+
+func notes(v storage.View) annotations.Annotations {
+	var out annotations.Annotations
+	for _, w := range v.Warnings() {
+		out.Add(errors.New(w))
+	}
+	return out
+}
+
+// LabelValues implements promstorage.LabelQuerier.
+func (q *querier) LabelValues(ctx context.Context, name string, hints *promstorage.LabelHints, ms ...*labels.Matcher) ([]string, annotations.Annotations, error) {
+	v, err := q.view.get(ctx)
+	if err != nil {
+		return nil, nil, wrap(err)
+	}
+	values, err := v.LabelValues(ctx, name, q.labelQuery(hints, ms))
+	return values, notes(v), wrap(err)
+}
+
+// LabelNames implements promstorage.LabelQuerier.
+func (q *querier) LabelNames(ctx context.Context, hints *promstorage.LabelHints, ms ...*labels.Matcher) ([]string, annotations.Annotations, error) {
+	v, err := q.view.get(ctx)
+	if err != nil {
+		return nil, nil, wrap(err)
+	}
+	names, err := v.LabelNames(ctx, q.labelQuery(hints, ms))
+	return names, notes(v), wrap(err)
+}
+
+// Close implements promstorage.LabelQuerier.
+func (q *querier) Close() error {
+	if q.done == nil {
+		return nil
+	}
+	return q.done()
+}
