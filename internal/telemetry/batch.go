@@ -112,7 +112,7 @@ func (d *Decoder) Batch() Batch {
 			b.Logs[i].Scope = sc
 		}
 	}
-	if n := d.Count(6); n > 0 && d.err == nil {
+	if n := d.Count(5); n > 0 && d.err == nil {
 		b.Series = make([]Series, 0, n)
 		for i := 0; i < n && d.err == nil; i++ {
 			b.Series = append(b.Series, d.Series())
@@ -298,7 +298,7 @@ func AppendSeries(dst []byte, s *Series) []byte {
 	for i := range s.Samples {
 		p := &s.Samples[i]
 		dst = AppendVarint(dst, p.T-last)
-		dst = appendStart(dst, p.T, p.ST)
+		dst = AppendUvarint(dst, PackStart(p.T, p.ST))
 		dst = binary.LittleEndian.AppendUint64(dst, math.Float64bits(p.V))
 		last = p.T
 	}
@@ -306,7 +306,7 @@ func AppendSeries(dst []byte, s *Series) []byte {
 	for i := range s.Histograms {
 		p := &s.Histograms[i]
 		dst = AppendVarint(dst, p.T)
-		dst = appendStart(dst, p.T, p.ST)
+		dst = AppendUvarint(dst, PackStart(p.T, p.ST))
 		dst = AppendHistogram(dst, p)
 	}
 	dst = AppendUvarint(dst, uint64(len(s.Exemplars)))
@@ -316,19 +316,29 @@ func AppendSeries(dst []byte, s *Series) []byte {
 	return dst
 }
 
-// appendStart writes a start time as what it lies before t, plus one; 0 stands for none.
-func appendStart(dst []byte, t, st int64) []byte {
-	if st == 0 {
-		return append(dst, 0)
+// PackStart returns a start time in the form of the disk: how long it lies before t, plus one; 0 stands for none.
+// A start of t+1, which would be 0, takes the number that a start of 0 would have.
+func PackStart(t, st int64) uint64 {
+	switch st {
+	case 0:
+		return 0
+	case t + 1:
+		return uint64(t) + 1
+	default:
+		return uint64(t-st) + 1
 	}
-	return AppendUvarint(dst, uint64(t-st)+1)
 }
 
-func (d *Decoder) start(t int64) int64 {
-	if n := d.Uvarint(); n != 0 {
+// UnpackStart is the reverse of PackStart.
+func UnpackStart(t int64, n uint64) int64 {
+	switch n {
+	case 0:
+		return 0
+	case uint64(t) + 1:
+		return t + 1
+	default:
 		return t - int64(n-1)
 	}
-	return 0
 }
 
 // AppendMetadata appends m.
@@ -356,7 +366,7 @@ func (d *Decoder) Series() Series {
 		var last int64
 		for i := 0; i < n && d.err == nil; i++ {
 			t := last + d.Varint()
-			s.Samples = append(s.Samples, Sample{T: t, ST: d.start(t), V: d.Float()})
+			s.Samples = append(s.Samples, Sample{T: t, ST: UnpackStart(t, d.Uvarint()), V: d.Float()})
 			last = t
 		}
 	}
@@ -364,7 +374,7 @@ func (d *Decoder) Series() Series {
 		s.Histograms = make([]HistogramSample, 0, n)
 		for i := 0; i < n && d.err == nil; i++ {
 			p := HistogramSample{T: d.Varint()}
-			p.ST = d.start(p.T)
+			p.ST = UnpackStart(p.T, d.Uvarint())
 			d.Histogram(&p)
 			s.Histograms = append(s.Histograms, p)
 		}

@@ -166,6 +166,9 @@ func Open(ctx context.Context, cfg Config, deps Deps) (*DB, error) {
 		d.cache.Reset()
 		return nil, err
 	}
+	if deps.Metrics != nil {
+		deps.Metrics.MustRegister(newGauges(d))
+	}
 	return d, nil
 }
 

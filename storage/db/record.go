@@ -128,7 +128,7 @@ func decodeRecord(rec []byte) (record, error) {
 		r.req = &storage.Request{}
 		copy(r.req.Key[:], d.Take(len(r.req.Key)))
 		r.req.Rejected = readRejected(d)
-		for range d.Count(10) {
+		for range d.Count(8) {
 			if d.Err() != nil {
 				break
 			}

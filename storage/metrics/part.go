@@ -140,20 +140,8 @@ func (r *rows) ints(c int, n int64) { r.v[c].Ints = append(r.v[c].Ints, n) }
 
 func intColumn(name string) part.Column { return part.Column{Name: name, Type: part.Int64} }
 
-// start is the start time as the parts keep it: how long before t, plus one; 0 stands for none.
-func start(p *Point) int64 {
-	if p.ST == 0 {
-		return 0
-	}
-	return p.T - p.ST + 1
-}
-
-func unstart(t, n int64) int64 {
-	if n == 0 {
-		return 0
-	}
-	return t - n + 1
-}
+// start is the start time as the parts keep it.
+func start(p *Point) int64 { return int64(telemetry.PackStart(p.T, p.ST)) }
 
 func writeSamples(w *part.Writer, all []*Data) error {
 	r := newRows(w, "samples", intColumn("series"), intColumn("time"), intColumn("start"), part.Column{Name: "value", Type: part.Float64})
@@ -397,7 +385,7 @@ func (p *Part) points(ctx context.Context, s *selection, q *storage.SeriesQuery,
 			if d == nil || at < q.Start || at > q.End {
 				continue
 			}
-			pt := Point{T: at, ST: unstart(at, starts.Ints[i])}
+			pt := Point{T: at, ST: telemetry.UnpackStart(at, uint64(starts.Ints[i]))}
 			if values.Floats != nil {
 				pt.V = values.Floats[i]
 			} else {
