@@ -103,11 +103,11 @@ func (l *limiter) batch(b *telemetry.Batch) bool {
 
 func (l *limiter) resource(b *telemetry.Batch) broken {
 	if b.Resource != nil {
-		if br := l.attrs(b.Resource.Attrs, "resource"); !br.none() {
+		if br := l.attrs(b.Resource.Attrs, "a resource"); !br.none() {
 			return br
 		}
 		if n := b.Resource.Attrs.Size() + len(b.Resource.SchemaURL); n > int(l.c.MaxRecord) {
-			return l.tooLarge("resource")
+			return l.tooLarge("a resource")
 		}
 	}
 	if len(b.Logs) > 0 && b.Stream != "" {
@@ -121,21 +121,21 @@ func (l *limiter) spans(b *telemetry.Batch) {
 	var scope scopeCheck
 	for i := range b.Spans {
 		s := &b.Spans[i]
-		br := l.nano(s.Start, "span")
+		br := l.nano(s.Start, "a span")
 		if br.none() {
 			br = scope.check(l, s.Scope)
 		}
 		if br.none() {
-			br = l.attrs(s.Attrs, "span")
+			br = l.attrs(s.Attrs, "a span")
 		}
 		for j := 0; j < len(s.Events) && br.none(); j++ {
-			br = l.attrs(s.Events[j].Attrs, "event")
+			br = l.attrs(s.Events[j].Attrs, "an event")
 		}
 		for j := 0; j < len(s.Links) && br.none(); j++ {
-			br = l.attrs(s.Links[j].Attrs, "link")
+			br = l.attrs(s.Links[j].Attrs, "a link")
 		}
 		if br.none() && s.Size() > int(l.c.MaxRecord) {
-			br = l.tooLarge("span")
+			br = l.tooLarge("a span")
 		}
 		if !br.none() {
 			l.rejected.Spans++
@@ -152,15 +152,15 @@ func (l *limiter) logs(b *telemetry.Batch) {
 	var scope scopeCheck
 	for i := range b.Logs {
 		r := &b.Logs[i]
-		br := l.nano(r.Time, "log record")
+		br := l.nano(r.Time, "a log record")
 		if br.none() {
 			br = scope.check(l, r.Scope)
 		}
 		if br.none() {
-			br = l.attrs(r.Attrs, "log record")
+			br = l.attrs(r.Attrs, "a log record")
 		}
 		if br.none() && r.Size() > int(l.c.MaxRecord) {
-			br = l.tooLarge("log record")
+			br = l.tooLarge("a log record")
 		}
 		if !br.none() {
 			l.rejected.Logs++
@@ -184,9 +184,9 @@ func (c *scopeCheck) check(l *limiter, s *telemetry.Scope) broken {
 	}
 	c.last, c.was = s, broken{}
 	if s != nil {
-		c.was = l.attrs(s.Attrs, "scope")
+		c.was = l.attrs(s.Attrs, "a scope")
 		if c.was.none() && len(s.Name)+len(s.Version)+len(s.SchemaURL)+s.Attrs.Size() > int(l.c.MaxRecord) {
-			c.was = l.tooLarge("scope")
+			c.was = l.tooLarge("a scope")
 		}
 	}
 	return c.was
@@ -233,7 +233,7 @@ func (l *limiter) window(s *telemetry.Series) {
 	for _, v := range s.Histograms {
 		br := l.milli(v.T)
 		if one := (telemetry.Series{Histograms: []telemetry.HistogramSample{v}}); br.none() && one.Size() > int(l.c.MaxRecord) {
-			br = l.tooLarge("histogram")
+			br = l.tooLarge("a histogram")
 		}
 		if !br.none() {
 			l.rejectSamples(s, br, 1)
@@ -257,7 +257,7 @@ func (l *limiter) window(s *telemetry.Series) {
 func (l *limiter) exemplar(e *exemplar.Exemplar) broken {
 	if e.HasTs {
 		if br := l.milli(e.Ts); !br.none() {
-			return broken{br.reason, strings.Replace(br.message, "sample", "exemplar", 1)}
+			return broken{br.reason, strings.Replace(br.message, "a sample", "an exemplar", 1)}
 		}
 	}
 	out := broken{}
@@ -280,27 +280,27 @@ func (l *limiter) milli(t int64) broken {
 	if t >= l.minMilli && t <= l.maxMilli {
 		return broken{}
 	}
-	return l.outside(t < l.minMilli, "sample")
+	return l.outside(t < l.minMilli, "a sample")
 }
 
 func (l *limiter) outside(old bool, what string) broken {
 	if old {
-		return broken{reasonOld, fmt.Sprintf("the time of a %s is older than the retention of %s", what, l.c.Retention)}
+		return broken{reasonOld, fmt.Sprintf("the time of %s is older than the retention of %s", what, l.c.Retention)}
 	}
-	return broken{reasonFuture, fmt.Sprintf("the time of a %s is more than %s in the future (setting ingest.max_future)", what, l.c.MaxFuture)}
+	return broken{reasonFuture, fmt.Sprintf("the time of %s is more than %s in the future (setting ingest.max_future)", what, l.c.MaxFuture)}
 }
 
 func (l *limiter) tooLarge(what string) broken {
-	return broken{reasonSize, fmt.Sprintf("a %s is larger than %s (setting ingest.max_record)", what, l.c.MaxRecord)}
+	return broken{reasonSize, fmt.Sprintf("%s is larger than %s (setting ingest.max_record)", what, l.c.MaxRecord)}
 }
 
 func (l *limiter) attrs(as telemetry.Attrs, what string) broken {
 	if len(as) > l.c.MaxAttributes {
-		return broken{reasonAttributes, fmt.Sprintf("a %s has more than %d attributes (setting ingest.max_attributes)", what, l.c.MaxAttributes)}
+		return broken{reasonAttributes, fmt.Sprintf("%s has more than %d attributes (setting ingest.max_attributes)", what, l.c.MaxAttributes)}
 	}
 	for i := range as {
 		if len(as[i].Key) > int(l.c.MaxName) {
-			return broken{reasonName, fmt.Sprintf("an attribute of a %s has a name longer than %s (setting ingest.max_name)", what, l.c.MaxName)}
+			return broken{reasonName, fmt.Sprintf("an attribute of %s has a name longer than %s (setting ingest.max_name)", what, l.c.MaxName)}
 		}
 	}
 	return broken{}

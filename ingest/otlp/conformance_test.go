@@ -37,13 +37,13 @@ import (
 
 const (
 	typeProto = "application/x-protobuf"
-	typeJSON  = "application/json"
+	typeText  = "application/json"
 )
 
-func readStatus(t *testing.T, resp *http.Response, body []byte) *spb.Status {
+func readStatus(t *testing.T, resp reply, body []byte) *spb.Status {
 	t.Helper()
 	st := new(spb.Status)
-	if resp.Header.Get("Content-Type") == typeJSON {
+	if resp.Header.Get("Content-Type") == typeText {
 		require.NoError(t, protojson.Unmarshal(body, st), "%s", body)
 	} else {
 		require.Equal(t, typeProto, resp.Header.Get("Content-Type"))
@@ -52,8 +52,8 @@ func readStatus(t *testing.T, resp *http.Response, body []byte) *spb.Status {
 	return st
 }
 
-func (c *signalCase) body(contentType string, n int) []byte {
-	if contentType == typeJSON {
+func (c signalCase) body(contentType string, n int) []byte {
+	if contentType == typeText {
 		return c.json(n)
 	}
 	return c.proto(n)
@@ -63,18 +63,18 @@ func (c *signalCase) body(contentType string, n int) []byte {
 func TestHTTP(t *testing.T) {
 	r := newRig(t, func(_ *ingest.Config, c *otlp.Config) { c.MaxBody = 1 << 20 })
 	for _, sig := range signals() {
-		for _, ct := range []string{typeProto, typeJSON} {
+		for _, ct := range []string{typeProto, typeText} {
 			for _, enc := range []string{"", "gzip", "zstd"} {
-				send := func(t *testing.T, body []byte) (*http.Response, []byte) {
+				send := func(t *testing.T, body []byte) (reply, []byte) {
 					t.Helper()
 					resp, out := r.post(t, sig.path, ct, enc, compress(t, enc, body))
 					require.Equal(t, ct, resp.Header.Get("Content-Type"))
 					return resp, out
 				}
-				whole := func(t *testing.T, resp *http.Response, out []byte) {
+				whole := func(t *testing.T, resp reply, out []byte) {
 					t.Helper()
 					require.Equal(t, http.StatusOK, resp.StatusCode, "%s", out)
-					if ct == typeJSON {
+					if ct == typeText {
 						require.JSONEq(t, "{}", string(out))
 					} else {
 						require.Empty(t, out)
@@ -95,7 +95,7 @@ func TestHTTP(t *testing.T) {
 				t.Run(name+" empty", func(t *testing.T) {
 					r.writer.script(nil)
 					body := []byte{}
-					if ct == typeJSON {
+					if ct == typeText {
 						body = []byte("{}")
 					}
 					resp, out := send(t, body)
@@ -119,7 +119,7 @@ func TestHTTP(t *testing.T) {
 				t.Run(name+" unknown fields", func(t *testing.T) {
 					r.writer.script(nil)
 					body := sig.body(ct, 2)
-					if ct == typeJSON {
+					if ct == typeText {
 						body = append([]byte(`{"unknown":{"a":[1,{"b":null}]},`), body[1:]...)
 					} else {
 						body = protowire.AppendTag(body, 999, protowire.BytesType)
@@ -170,7 +170,7 @@ func TestHTTP(t *testing.T) {
 						require.NotContains(t, st.GetMessage(), "secret")
 						want := ""
 						if tt.retry > 0 {
-							want = fmt.Sprint(int(tt.retry.Seconds()))
+							want = strconv.Itoa(int(tt.retry.Seconds()))
 						}
 						require.Equal(t, want, resp.Header.Get("Retry-After"), tt.name)
 						require.Equal(t, tt.retry, retryInfo(status.FromProto(st)), tt.name)
@@ -307,7 +307,7 @@ func TestHTTPRefusals(t *testing.T) {
 		for _, ct := range []string{"application/json; charset=utf-8", "Application/JSON", "application/json;charset"} {
 			resp, _ := r.post(t, sig.path, ct, "", sig.json(1))
 			require.Equal(t, http.StatusOK, resp.StatusCode, ct)
-			require.Equal(t, typeJSON, resp.Header.Get("Content-Type"))
+			require.Equal(t, typeText, resp.Header.Get("Content-Type"))
 		}
 		resp, _ := r.post(t, sig.path, "application/protobuf", "", sig.proto(1))
 		require.Equal(t, http.StatusOK, resp.StatusCode)
@@ -462,7 +462,7 @@ func TestZipBomb(t *testing.T) {
 	}
 	const most = 128 << 20 // of all that is ever allocated, client and server
 	for enc, bomb := range bombs {
-		for _, ct := range []string{typeProto, typeJSON} {
+		for _, ct := range []string{typeProto, typeText} {
 			n := allocated(func() {
 				resp, _ := r.post(t, "/v1/logs", ct, enc, bomb)
 				require.Equal(t, http.StatusRequestEntityTooLarge, resp.StatusCode)

@@ -197,7 +197,9 @@ func (t *metrics) scopeLabels(sm pmetric.ScopeMetrics) error {
 		if err != nil {
 			return err
 		}
-		t.scope.set(name, v.AsString())
+		if text := v.AsString(); text != "" {
+			t.scope.set(name, text)
+		}
 	}
 	t.scope.set("otel_scope_name", s.Name())
 	t.scope.set("otel_scope_version", s.Version())

@@ -81,7 +81,7 @@ type rig struct {
 	reg    *prometheus.Registry
 }
 
-func newRig(t testing.TB, change func(*ingest.Config, *otlp.Config)) *rig {
+func newRig(t *testing.T, change func(*ingest.Config, *otlp.Config)) *rig {
 	t.Helper()
 	ic, oc := ingest.DefaultConfig(), otlp.DefaultConfig()
 	if change != nil {
@@ -114,13 +114,13 @@ func newRig(t testing.TB, change func(*ingest.Config, *otlp.Config)) *rig {
 	go func() { done <- gs.Serve(ln) }()
 	t.Cleanup(func() {
 		gs.Stop()
-		<-done
+		require.NoError(t, <-done)
 	})
 	r.grpc = ln.Addr().String()
 	return r
 }
 
-func (r *rig) dial(t testing.TB) *grpc.ClientConn {
+func (r *rig) dial(t *testing.T) *grpc.ClientConn {
 	t.Helper()
 	conn, err := grpc.NewClient(r.grpc, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	require.NoError(t, err)
@@ -128,8 +128,14 @@ func (r *rig) dial(t testing.TB) *grpc.ClientConn {
 	return conn
 }
 
+// reply is the answer to a request, read.
+type reply struct {
+	StatusCode int
+	Header     http.Header
+}
+
 // post sends a body and returns the answer.
-func (r *rig) post(t testing.TB, path, contentType, contentEncoding string, body []byte, header ...string) (*http.Response, []byte) {
+func (r *rig) post(t *testing.T, path, contentType, contentEncoding string, body []byte, header ...string) (reply, []byte) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, r.http+path, bytes.NewReader(body))
 	require.NoError(t, err)
@@ -148,10 +154,10 @@ func (r *rig) post(t testing.TB, path, contentType, contentEncoding string, body
 	t.Cleanup(http.DefaultClient.CloseIdleConnections)
 	out, err := io.ReadAll(resp.Body)
 	require.NoError(t, err)
-	return resp, out
+	return reply{resp.StatusCode, resp.Header}, out
 }
 
-func compress(t testing.TB, enc string, b []byte) []byte {
+func compress(t *testing.T, enc string, b []byte) []byte {
 	t.Helper()
 	var out bytes.Buffer
 	var w io.WriteCloser
@@ -394,7 +400,7 @@ func signals() []signalCase {
 }
 
 // roundTrip requires that the log can hold what was written.
-func roundTrip(t testing.TB, bs []telemetry.Batch) {
+func roundTrip(t *testing.T, bs []telemetry.Batch) {
 	t.Helper()
 	for i := range bs {
 		enc := telemetry.AppendBatch(nil, &bs[i])
@@ -404,4 +410,40 @@ func roundTrip(t testing.TB, bs []telemetry.Batch) {
 		require.Zero(t, d.Len())
 		require.Equal(t, enc, telemetry.AppendBatch(nil, &out))
 	}
+}
+
+// recorder is a server without a network.
+type recorder struct {
+	writer *writer
+	server *otlp.Server
+}
+
+func newRecorder(t *testing.T, change func(*ingest.Config, *otlp.Config)) *recorder {
+	t.Helper()
+	ic, oc := ingest.DefaultConfig(), otlp.DefaultConfig()
+	if change != nil {
+		change(&ic, &oc)
+	}
+	require.NoError(t, ic.Validate())
+	require.NoError(t, oc.Validate())
+	w := &writer{}
+	clock := func() time.Time { return now }
+	return &recorder{w, otlp.New(oc, otlp.Deps{Pipeline: ingest.New(ic, ingest.Deps{Writer: w, Now: clock}), Now: clock})}
+}
+
+// answer sends a request and returns the answer.
+func (r *recorder) answer(signal storage.Signal, contentType string, body []byte) *httptest.ResponseRecorder {
+	req := httptest.NewRequestWithContext(context.Background(), http.MethodPost, "/", bytes.NewReader(body))
+	req.Header.Set("Content-Type", contentType)
+	w := httptest.NewRecorder()
+	r.server.Handler(signal).ServeHTTP(w, req)
+	return w
+}
+
+// send sends a request as protobuf, which must be accepted, and returns the answer.
+func (r *recorder) send(t *testing.T, signal storage.Signal, body []byte) []byte {
+	t.Helper()
+	w := r.answer(signal, "application/x-protobuf", body)
+	require.Equal(t, http.StatusOK, w.Code, "%q", w.Body)
+	return w.Body.Bytes()
 }
