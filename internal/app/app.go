@@ -10,7 +10,6 @@ import (
 	"net"
 	"net/http"
 	"path/filepath"
-	"runtime/debug"
 	"sync/atomic"
 	"time"
 
@@ -27,6 +26,7 @@ import (
 	"github.com/braidobs/braid/internal/selfobs"
 	"github.com/braidobs/braid/query"
 	promapi "github.com/braidobs/braid/query/api/prometheus"
+	"github.com/braidobs/braid/query/api/tempo"
 	"github.com/braidobs/braid/query/promql"
 	"github.com/braidobs/braid/storage"
 	"github.com/braidobs/braid/storage/blob/dir"
@@ -95,9 +95,8 @@ func New(cfg Config, opts Options) (*App, error) {
 
 // Run serves until ctx ends, then stops everything in order.
 func (a *App) Run(ctx context.Context) error {
-	if a.cfg.Memory > 0 {
-		debug.SetMemoryLimit(int64(a.cfg.Memory) / 10 * 9)
-	}
+	limit := limitMemory(int64(a.cfg.Memory))
+	a.log.Debug("memory limit of the garbage collector", "bytes", limit)
 	otlp.RegisterCompression()
 	a.main = httpapi.NewServer(httpapi.ServerOptions{
 		Addr: a.cfg.Server.HTTP, Log: a.log, Drain: a.cfg.Server.Drain.Std(),
@@ -161,7 +160,7 @@ func (a *App) closeStorage(ctx context.Context) error {
 // assemble connects the protocols and languages with the store.
 func (a *App) assemble(context.Context) error {
 	now := a.opts.Now
-	pipe := ingest.New(a.cfg.Ingest, ingest.Deps{Writer: a.db, Now: now, Log: a.log, Metrics: a.reg})
+	pipe := ingest.New(a.cfg.Ingest, ingest.Deps{Writer: a.db, Now: now, Metrics: a.reg})
 	receiver := otlp.New(a.cfg.OTLP, otlp.Deps{Pipeline: pipe, Errors: a.errs, Now: now})
 	observer := query.NewObserver(a.log, a.reg, now)
 	engine, err := promql.New(promql.Deps{Config: a.cfg.PromQL, Reader: a.db, Observer: observer, Log: a.log})
@@ -190,6 +189,7 @@ func (a *App) assemble(context.Context) error {
 		httpapi.LimitConcurrency(a.cfg.Server.Queries, httpapi.Query, a.errs), httpapi.LimitBody(4<<20), httpapi.Compression(),
 	)
 	promapi.New(promapi.Deps{Engine: engine, Reader: a.db, Observer: observer, Errors: a.errs, Now: now, Version: a.opts.Version}).Register(reads)
+	tempo.New(tempo.Deps{Config: a.cfg.Tempo, Reader: a.db, Observer: observer, Errors: a.errs, Now: now}).Register(reads)
 	correlate.NewAPI(correlate.New(a.cfg.Correlate, a.db, now, a.reg), query.Errors(a.errs)).Register(reads)
 	root := http.NewServeMux()
 	root.Handle("/", reads)
@@ -264,8 +264,9 @@ Braid %s is ready after %s.
 
   OTLP/gRPC   %s
   OTLP/HTTP   http://%s/v1/{traces,metrics,logs}
-  queries     http://%s   PromQL  /api/v1/query, query_range
-                     joins   /api/v1/correlate/trace/{id}, /api/v1/correlate/resource?name=
+  queries     http://%-22s PromQL  /api/v1/query, query_range
+                                               traces  /api/search, /api/v2/traces/{id}
+                                               joins   /api/v1/correlate/trace/{id}, /api/v1/correlate/resource?name=
   own metrics http://%s/metrics
   data        %s
 

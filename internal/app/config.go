@@ -9,6 +9,7 @@ import (
 	"github.com/braidobs/braid/ingest/otlp"
 	"github.com/braidobs/braid/internal/config"
 	"github.com/braidobs/braid/internal/selfobs"
+	"github.com/braidobs/braid/query/api/tempo"
 	"github.com/braidobs/braid/query/promql"
 	"github.com/braidobs/braid/storage/db"
 )
@@ -16,12 +17,13 @@ import (
 // Config is the whole configuration of a process.
 type Config struct {
 	Data      string           `yaml:"data" help:"The folder that everything is kept in."`
-	Memory    config.Size      `yaml:"memory" help:"How much memory the process aims to stay below; 0 is nine tenths of what the environment variable GOMEMLIMIT or the control group allow."`
+	Memory    config.Size      `yaml:"memory" help:"How much memory the process aims to stay below; 0 is what the control group allows. The environment variable GOMEMLIMIT goes first."`
 	Server    Server           `yaml:"server" help:"Where the process listens."`
 	Storage   db.Config        `yaml:"storage" help:"The store."`
 	Ingest    ingest.Config    `yaml:"ingest" help:"Limits of what is written."`
 	OTLP      otlp.Config      `yaml:"otlp" help:"The OTLP receiver."`
 	PromQL    promql.Config    `yaml:"promql" help:"The PromQL engine."`
+	Tempo     tempo.Config     `yaml:"tempo" help:"Trace by ID and search."`
 	Correlate correlate.Config `yaml:"correlate" help:"Joins of the signals."`
 	Self      selfobs.Config   `yaml:"self" help:"Logs, metrics and traces of Braid itself."`
 }
@@ -60,7 +62,7 @@ func DefaultConfig() Config {
 			Writes: 8, WriteQueue: 256, Queries: 64, Drain: config.Duration(5 * time.Second),
 		},
 		Storage: db.DefaultConfig(), Ingest: ingest.DefaultConfig(), OTLP: otlp.DefaultConfig(), PromQL: promql.DefaultConfig(),
-		Correlate: correlate.DefaultConfig(), Self: selfobs.DefaultConfig(),
+		Tempo: tempo.DefaultConfig(), Correlate: correlate.DefaultConfig(), Self: selfobs.DefaultConfig(),
 	}
 }
 
