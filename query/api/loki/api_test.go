@@ -1,0 +1,326 @@
+package loki_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/braidobs/braid/internal/httpapi"
+	"github.com/braidobs/braid/internal/telemetry"
+	"github.com/braidobs/braid/internal/testkit"
+	"github.com/braidobs/braid/query/api/loki"
+	"github.com/braidobs/braid/storage"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const tenant = telemetry.DefaultTenant
+
+func handler(r storage.Reader, now time.Time) http.Handler {
+	rt := httpapi.NewRouter(httpapi.Tenant(httpapi.Query, httpapi.Errors{}))
+	loki.New(loki.Deps{Config: loki.DefaultConfig(), Reader: r, Now: func() time.Time { return now }, Version: "v0.1.0"}).Register(rt)
+	return rt
+}
+
+func do(ctx context.Context, h http.Handler, method, path, params string, header ...string) *httptest.ResponseRecorder {
+	r := httptest.NewRequestWithContext(ctx, method, "/loki/api/v1/"+path, http.NoBody)
+	if method == http.MethodPost {
+		r = httptest.NewRequestWithContext(ctx, method, "/loki/api/v1/"+path, strings.NewReader(params))
+		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	} else {
+		r.URL.RawQuery = params
+	}
+	for i := 0; i < len(header); i += 2 {
+		r.Header.Set(header[i], header[i+1])
+	}
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, r)
+	return w
+}
+
+func set(pairs ...string) telemetry.LabelSet {
+	return telemetry.NewLabelSet(labels.FromStrings(pairs...))
+}
+
+func line(at int64, text string) telemetry.LogRecord {
+	return telemetry.LogRecord{Time: at, Body: telemetry.String(text)}
+}
+
+func str(k, v string) telemetry.Attr { return telemetry.Attr{Key: k, Value: telemetry.String(v)} }
+
+// now is when the tests ask: 3 µs after the first line was written in 1970.
+func now() time.Time { return time.Unix(0, 3000) }
+
+func store(t *testing.T) *testkit.Store {
+	t.Helper()
+	s := testkit.NewStore("c")
+	rich := telemetry.LogRecord{
+		Time: 2000, Body: telemetry.String("order \"7\" placed"), Severity: 13, SeverityText: "Warn", TraceID: telemetry.TraceID{1}, SpanID: telemetry.SpanID{2},
+		Scope: &telemetry.Scope{Name: "shop/orders"},
+		Attrs: telemetry.NewAttrs([]telemetry.Attr{str("user.id", "u1"), str("app", "other"), str("none", ""), {Key: "n", Value: telemetry.Int(3)}}),
+	}
+	_, _, err := s.Write(t.Context(), storage.Request{Batches: []telemetry.Batch{
+		{Tenant: tenant, Stream: set("app", "a", "level", "error"), Logs: []telemetry.LogRecord{line(1000, "a one"), line(1001, "a two"), line(2500, "a three")}},
+		{
+			Tenant: tenant, Stream: set("app", "b", "service_name", "shop"), Logs: []telemetry.LogRecord{rich},
+			Resource: telemetry.NewResource("", telemetry.NewAttrs([]telemetry.Attr{str("service.name", "shop"), str("k8s.pod.name", "p-0"), str("user.id", "from the resource")})),
+		},
+		{Tenant: "other", Stream: set("app", "secret"), Logs: []telemetry.LogRecord{line(1000, "not yours")}},
+	}})
+	require.NoError(t, err)
+	return s
+}
+
+const stats = `"stats":{"summary":{"bytesProcessedPerSecond":0,"linesProcessedPerSecond":0,"totalBytesProcessed":%B,"totalLinesProcessed":%L,"execTime":0,"queueTime":0,"subqueries":0,"totalEntriesReturned":%L}}`
+
+func answer(result string, lines, bytes int) string {
+	st := strings.NewReplacer("%B", strconv.Itoa(bytes), "%L", strconv.Itoa(lines)).Replace(stats)
+	return `{"status":"success","data":{"resultType":"streams","result":` + result + `,` + st + `}}`
+}
+
+func TestQueryRange(t *testing.T) {
+	s := store(t)
+	h := handler(s, now())
+	a := `"app":"a","detected_level":"error","level":"error"`
+	tests := []struct{ name, params, want string }{
+		{"backward", `query={app="a"}`, answer(`[{"stream":{`+a+`},"values":[["2500","a three"],["1001","a two"],["1000","a one"]]}]`, 3, 17)},
+		{"forward", `query={app="a"}&direction=forward&step=500ms&interval=1s`, answer(`[{"stream":{`+a+`},"values":[["1000","a one"],["1001","a two"],["2500","a three"]]}]`, 3, 17)},
+		{"limit", `query={app="a"}&limit=1`, answer(`[{"stream":{`+a+`},"values":[["2500","a three"]]}]`, 1, 7)},
+		{"limit forward", `query={app="a"}&limit=1&direction=FORWARD`, answer(`[{"stream":{`+a+`},"values":[["1000","a one"]]}]`, 1, 5)},
+		{"end excluded", `query={app="a"}&start=1001&start=x&end=1970-01-01T00:00:00.0000025Z`, ""},
+		{"filters", `query={app=~"a|b"} |= "a" or "zzz" != "three" |~ "o[nx]e"`, answer(`[{"stream":{`+a+`},"values":[["1000","a one"]]}]`, 1, 5)},
+		{"everything becomes labels", `query={app="b"}`, answer(`[{"stream":{"app":"b","app_extracted":"other","detected_level":"warn","k8s_pod_name":"p-0","n":"3","scope_name":"shop/orders","service_name":"shop",`+
+			`"severity_number":"13","severity_text":"Warn","span_id":"0200000000000000","trace_id":"01000000000000000000000000000000","user_id":"u1"},"values":[["2000","order \"7\" placed"]]}]`, 1, 16)},
+		{"nothing", `query={app="none"}`, answer(`[]`, 0, 0)},
+		{"empty range", `query={app="a"}&start=5000000000000&end=5000000000000`, answer(`[]`, 0, 0)},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			q, err := url.ParseQuery(strings.ReplaceAll(tt.params, "&start=x", ""))
+			require.NoError(t, err)
+			if tt.want == "" { // 1001 would be seconds: nanoseconds have more digits
+				q.Set("start", "00000001001")
+				tt.want = answer(`[{"stream":{`+a+`},"values":[["1001","a two"]]}]`, 1, 5)
+			}
+			w := do(t.Context(), h, http.MethodGet, "query_range", q.Encode())
+			require.Equal(t, http.StatusOK, w.Code, w.Body)
+			require.JSONEq(t, tt.want, w.Body.String())
+			require.Equal(t, w.Body.String(), do(t.Context(), h, http.MethodPost, "query_range", q.Encode()).Body.String())
+		})
+	}
+	open, _ := s.OpenViews()
+	require.Zero(t, open)
+}
+
+func TestCategorizedLabels(t *testing.T) {
+	w := do(t.Context(), handler(store(t), now()), http.MethodGet, "query_range", url.Values{"query": {`{app=~".+"}`}, "direction": {"forward"}}.Encode(),
+		"X-Loki-Response-Encoding-Flags", "other, categorize-labels")
+	var out struct {
+		Data struct {
+			EncodingFlags []string
+			Result        []struct {
+				Stream map[string]string
+				Values [][3]any
+			}
+		}
+	}
+	require.NoError(t, json.Unmarshal(w.Body.Bytes(), &out))
+	require.Equal(t, []string{"categorize-labels"}, out.Data.EncodingFlags)
+	require.Len(t, out.Data.Result, 2)
+	require.Equal(t, map[string]string{"app": "a", "level": "error"}, out.Data.Result[0].Stream)
+	require.Len(t, out.Data.Result[0].Values, 3)
+	require.Equal(t, map[string]any{"structuredMetadata": map[string]any{"detected_level": "error"}}, out.Data.Result[0].Values[0][2])
+	require.Equal(t, map[string]string{"app": "b", "service_name": "shop"}, out.Data.Result[1].Stream)
+	require.Equal(t, map[string]any{"structuredMetadata": map[string]any{
+		"app_extracted": "other", "detected_level": "warn", "k8s_pod_name": "p-0", "n": "3", "scope_name": "shop/orders", "severity_number": "13",
+		"severity_text": "Warn", "span_id": "0200000000000000", "trace_id": "01000000000000000000000000000000", "user_id": "u1",
+	}}, out.Data.Result[1].Values[0][2])
+}
+
+func TestHealthCheck(t *testing.T) {
+	w := do(t.Context(), handler(store(t), now()), http.MethodGet, "query", "query=vector(1)%2Bvector(1)&time=4000000000")
+	require.Equal(t, http.StatusOK, w.Code)
+	want := strings.NewReplacer("%B", "0", "%L", "0").Replace(stats)
+	require.JSONEq(t, `{"status":"success","data":{"resultType":"vector","result":[{"metric":{},"value":[4000000000,"2"]}],`+want+`}}`, w.Body.String())
+}
+
+func TestInstant(t *testing.T) {
+	w := do(t.Context(), handler(store(t), now()), http.MethodGet, "query", url.Values{"query": {`{app="a"}`}, "limit": {"1"}}.Encode())
+	require.Contains(t, w.Body.String(), `"values":[["2500","a three"]]`)
+}
+
+func TestLabels(t *testing.T) {
+	s := store(t)
+	h := handler(s, now())
+	tests := []struct{ path, params, want string }{
+		{"labels", "", `["app","level","service_name"]`},
+		{"labels", "query=" + url.QueryEscape(`{app="a"}`), `["app","level"]`},
+		{"labels", "query=%7B%7D", `["app","level","service_name"]`},
+		{"labels", "start=1&end=2", `[]`},
+		{"labels", "since=1h", `["app","level","service_name"]`},
+		{"label/app/values", "", `["a","b"]`},
+		{"label/app/values", "query=" + url.QueryEscape(`{level="error"}`), `["a"]`},
+		{"label/nope/values", "", `[]`},
+		{"series", "", `[{"app":"a","level":"error"},{"app":"b","service_name":"shop"}]`},
+		{"series", "match[]=" + url.QueryEscape(`{app="b"}`) + "&match[]=" + url.QueryEscape(`{service_name=~"sh.*"}`), `[{"app":"b","service_name":"shop"}]`},
+		{"series", "match[]=%7B%7D", `[{"app":"a","level":"error"},{"app":"b","service_name":"shop"}]`},
+	}
+	for _, tt := range tests {
+		t.Run(tt.path+"?"+tt.params, func(t *testing.T) {
+			w := do(t.Context(), h, http.MethodGet, tt.path, tt.params)
+			require.Equal(t, http.StatusOK, w.Code, w.Body)
+			require.JSONEq(t, `{"status":"success","data":`+tt.want+`}`, w.Body.String())
+			require.Equal(t, w.Body.String(), do(t.Context(), h, http.MethodPost, tt.path, tt.params).Body.String())
+		})
+	}
+	open, _ := s.OpenViews()
+	require.Zero(t, open)
+}
+
+func TestBuildInfo(t *testing.T) {
+	w := do(t.Context(), handler(store(t), now()), http.MethodGet, "status/buildinfo", "")
+	require.Contains(t, w.Body.String(), `"version":"3.5.0","revision":"v0.1.0"`)
+}
+
+func TestErrors(t *testing.T) {
+	h := handler(store(t), now())
+	sel := "query=" + url.QueryEscape(`{app="a"}`)
+	for _, tt := range []struct{ path, params, text string }{
+		{"query_range", "", "the query is empty"},
+		{"query_range", "query=" + url.QueryEscape(`{app="a"} | json`), `parse error at line 1, col 11: the stage "json" is not supported yet`},
+		{"query_range", "query=vector(1)", "not supported yet in a range query"},
+		{"query_range", sel + "&limit=0", `invalid parameter "limit"`},
+		{"query_range", sel + "&limit=x", `invalid parameter "limit"`},
+		{"query_range", sel + "&limit=5001", "query.loki.max_lines (5000)"},
+		{"query_range", sel + "&direction=up", `invalid parameter "direction"`},
+		{"query_range", sel + "&start=x", `invalid parameter "start"`},
+		{"query_range", sel + "&end=9999-01-01T00:00:00Z", `invalid parameter "end"`},
+		{"query_range", sel + "&end=9999999999", "beyond the year 2261"},
+		{"query_range", sel + "&start=5&end=4", `invalid parameter "end"`},
+		{"query_range", sel + "&since=-5s", `invalid parameter "since"`},
+		{"query_range", sel + "&step=x", `invalid parameter "step"`},
+		{"query_range", "query=%zz", "malformed parameters"},
+		{"query", sel + "&time=x", `invalid parameter "time"`},
+		{"query", "query=sum(", "not supported yet"},
+		{"labels", "query=x", "parse error at line 1, col 1"},
+		{"labels", "end=x", `invalid parameter "end"`},
+		{"series", "match[]=x", "parse error"},
+	} {
+		w := do(t.Context(), h, http.MethodGet, tt.path, tt.params)
+		require.Equal(t, http.StatusBadRequest, w.Code, tt.params)
+		require.Contains(t, w.Body.String(), tt.text)
+		require.True(t, strings.HasPrefix(w.Header().Get("Content-Type"), "text/plain"))
+	}
+}
+
+// TestEveryLineOnce reads generated logs back in pages, forwards and backwards.
+func TestEveryLineOnce(t *testing.T) {
+	g := testkit.NewGen(5, testkit.Options{Signals: []storage.Signal{storage.Logs}, Tenants: []telemetry.Tenant{tenant}, Numbered: true})
+	s := testkit.NewStore("c")
+	for range 30 {
+		_, _, err := s.Write(t.Context(), g.Request(30))
+		require.NoError(t, err)
+	}
+	h := handler(s, time.Unix(0, g.Now()).Add(time.Minute))
+	for _, direction := range []string{"forward", "backward"} {
+		for _, flags := range []string{"", "categorize-labels"} {
+			w := do(t.Context(), h, http.MethodGet, "query_range",
+				url.Values{"query": {`{service_name=~".+"}`}, "limit": {"5000"}, "direction": {direction}}.Encode(), "X-Loki-Response-Encoding-Flags", flags)
+			require.Equal(t, http.StatusOK, w.Code, w.Body)
+			var out struct {
+				Data struct {
+					Result []struct{ Values [][]any }
+				}
+			}
+			require.NoError(t, json.Unmarshal(w.Body.Bytes(), &out))
+			seen := make(map[string]bool)
+			for _, st := range out.Data.Result {
+				last := ""
+				for _, v := range st.Values {
+					at := v[0].(string)
+					if last != "" {
+						require.True(t, direction == "forward" && at >= last || direction == "backward" && at <= last)
+					}
+					last = at
+					text := v[1].(string)
+					n := text[strings.LastIndex(text, " seq="):]
+					require.False(t, seen[n], n)
+					seen[n] = true
+				}
+			}
+			want := 0
+			v, err := s.View(t.Context(), 0)
+			require.NoError(t, err)
+			for b, err := range v.Logs(t.Context(), storage.LogQuery{Tenant: tenant, End: time.Now().UnixNano() * 2, Columns: storage.LogStream}) {
+				require.NoError(t, err)
+				for i := range b.Len() {
+					if b.StreamOf(i).Get("service_name") != "" {
+						want++
+					}
+				}
+			}
+			require.NoError(t, v.Close())
+			require.Len(t, seen, want)
+			require.Greater(t, want, 500)
+		}
+	}
+}
+
+type broken struct{}
+
+func (broken) View(context.Context, storage.Position) (storage.View, error) {
+	return nil, errors.New("disk on fire")
+}
+
+func TestFaultsAreHidden(t *testing.T) {
+	h := handler(broken{}, now())
+	for _, path := range []string{"labels", "series", "query_range?x"} {
+		w := do(t.Context(), h, http.MethodGet, strings.TrimSuffix(path, "?x"), "query="+url.QueryEscape(`{a="b"}`))
+		require.Equal(t, http.StatusInternalServerError, w.Code)
+		require.NotContains(t, w.Body.String(), "fire")
+	}
+}
+
+func TestWarnings(t *testing.T) {
+	s := store(t)
+	s.Warn("part 7 is corrupt")
+	w := do(t.Context(), handler(s, now()), http.MethodGet, "query_range", "query="+url.QueryEscape(`{app="a"}`))
+	require.Contains(t, w.Body.String(), `"warnings":["part 7 is corrupt"]`)
+}
+
+func TestConfig(t *testing.T) {
+	require.NoError(t, loki.DefaultConfig().Validate())
+	require.ErrorContains(t, loki.Config{}.Validate(), "max_lines")
+}
+
+func FuzzQuery(f *testing.F) {
+	f.Add(`query=` + url.QueryEscape(`{pod=~".+"} |= "a" !~ "b|c"`) + `&limit=10&direction=forward&start=0&end=4000000000`)
+	f.Add(`query=vector(1)%2Bvector(1)&time=1.5`)
+	f.Add(`since=5m&end=2026-03-04T05:06:07Z&match[]=` + url.QueryEscape(`{a="b"}`))
+	s := testkit.NewStore("c")
+	_, _, err := s.Write(f.Context(), testkit.NewGen(1, testkit.Options{}).Request(100))
+	require.NoError(f, err)
+	h := handler(s, time.Date(2026, 3, 4, 6, 0, 0, 0, time.UTC))
+	f.Fuzz(func(t *testing.T, params string) {
+		for _, path := range []string{"query", "query_range", "labels", "label/pod/values", "series"} {
+			w := do(t.Context(), h, http.MethodGet, path, params)
+			require.NotEqual(t, http.StatusInternalServerError, w.Code, w.Body)
+			if w.Code == http.StatusOK {
+				require.True(t, json.Valid(w.Body.Bytes()), w.Body)
+			}
+		}
+		open, _ := s.OpenViews()
+		require.Zero(t, open)
+	})
+}
