@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"log/slog"
 	"sync"
 	"time"
 
@@ -21,7 +20,6 @@ import (
 type Deps struct {
 	Writer  storage.Writer
 	Now     func() time.Time
-	Log     *slog.Logger          // nil drops what is logged
 	Metrics prometheus.Registerer // nil registers nothing
 }
 
@@ -30,7 +28,6 @@ type Pipeline struct {
 	config Config
 	writer storage.Writer
 	now    func() time.Time
-	log    *slog.Logger
 
 	requests *prometheus.CounterVec
 	records  *prometheus.CounterVec
@@ -43,12 +40,9 @@ type Pipeline struct {
 
 // New returns a pipeline. A registry takes its metrics once. The configuration must be valid.
 func New(c Config, d Deps) *Pipeline {
-	if d.Log == nil {
-		d.Log = slog.New(slog.DiscardHandler)
-	}
 	f := promauto.With(d.Metrics)
 	return &Pipeline{
-		config: c, writer: d.Writer, now: d.Now, log: d.Log, tenants: make(map[telemetry.Tenant]struct{}),
+		config: c, writer: d.Writer, now: d.Now, tenants: make(map[telemetry.Tenant]struct{}),
 		requests: f.NewCounterVec(prometheus.CounterOpts{
 			Name: "braid_ingest_requests_total", Help: "Write requests, by how they were answered.",
 		}, []string{"protocol", "signal", "code"}),

@@ -6,6 +6,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"slices"
+	"strconv"
 	"testing"
 	"time"
 
@@ -177,7 +178,7 @@ func randomMetrics(r *rand.Rand) pmetric.Metrics {
 			sm.Scope().Attributes().PutStr("lang", pick("", "go"))
 			for range 1 + r.IntN(3) {
 				m := sm.Metrics().AppendEmpty()
-				m.SetName(pick("http.requests", "http_requests_total", "queue.size", "9lives", "a b", "latency", "x:y") + fmt.Sprint(md.MetricCount()))
+				m.SetName(pick("http.requests", "http_requests_total", "queue.size", "9lives", "a b", "latency", "x:y") + strconv.Itoa(md.MetricCount()))
 				m.SetUnit(pick("", "1", "s", "By", "ms", "By/s", "{request}", "m/h", "%"))
 				m.SetDescription(pick("", "What it is."))
 				n := 1 + r.IntN(3)

@@ -152,7 +152,7 @@ func TestSDK(t *testing.T) {
 			require.Equal(t, "sdk", bs[0].Stream.Get("service_name"))
 			got := bs[0].Logs[0]
 			require.Equal(t, now.UnixNano(), got.Time)
-			require.Equal(t, `{"k":[1,true]}`, got.Body.Text())
+			require.JSONEq(t, `{"k":[1,true]}`, got.Body.Text())
 			require.EqualValues(t, 17, got.Severity)
 			require.Equal(t, "ev", got.EventName)
 		})
