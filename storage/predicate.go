@@ -24,7 +24,7 @@ type (
 	StreamMatch []*labels.Matcher
 	// ResourceIn matches rows of one of these resources.
 	ResourceIn []telemetry.ResourceID
-	// TraceIn matches rows that carry one of these trace IDs.
+	// TraceIn matches rows that carry one of these trace IDs; the zero ID is none, and no row carries it.
 	TraceIn []telemetry.TraceID
 	// LineContains matches log rows whose body contains the text.
 	LineContains string
@@ -212,7 +212,7 @@ func (b *LogBlock) Match(i int, p Predicate) bool {
 		r := b.ResourceOf(i)
 		return r != nil && slices.Contains(p, r.ID)
 	case TraceIn:
-		return slices.Contains(p, b.TraceID[i])
+		return !b.TraceID[i].IsZero() && slices.Contains(p, b.TraceID[i])
 	case LineContains:
 		return strings.Contains(b.Body[i].Text(), string(p))
 	case LineMatch:
@@ -246,7 +246,7 @@ func (b *SpanBlock) Match(i int, p Predicate) bool {
 		r := b.ResourceOf(i)
 		return r != nil && slices.Contains(p, r.ID)
 	case TraceIn:
-		return slices.Contains(p, b.TraceID[i])
+		return !b.TraceID[i].IsZero() && slices.Contains(p, b.TraceID[i])
 	case DurationRange:
 		return b.Duration[i] >= p.Min && b.Duration[i] <= p.Max
 	case FieldMatch:

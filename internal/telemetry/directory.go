@@ -145,7 +145,7 @@ type ResourceSpan struct {
 // Entity is one producer of telemetry and the resources that speak for it.
 type Entity struct {
 	Key       EntityKey
-	Identity  Identity // the fullest that its resources tell
+	Identity  Identity // the fullest that its resources tell; where they differ, what the first one tells
 	Pod       PodKey   // for pods and containers
 	Resources []ResourceSpan
 }
@@ -182,6 +182,9 @@ func (d *Directory) Entities(q Query) []Entity {
 		slices.SortFunc(e.Resources, func(a, b ResourceSpan) int {
 			return cmp.Or(slices.Compare(a.Resource.ID[:], b.Resource.ID[:]), cmp.Compare(a.Start, b.Start))
 		})
+		for i := range e.Resources {
+			e.Identity.merge(&d.resources[e.Resources[i].Resource.ID].identity)
+		}
 		es = append(es, *e)
 	}
 	slices.SortFunc(es, func(a, b Entity) int {
@@ -209,7 +212,6 @@ func (d *Directory) collect(found map[EntityKey]*Entity, s *sighting, q *Query) 
 				}
 				found[k] = e
 			}
-			e.Identity.merge(&s.identity)
 			e.Resources = append(e.Resources, ResourceSpan{Resource: s.res, Start: from, End: to})
 		}
 	}

@@ -77,9 +77,10 @@ func TestJSONStrings(t *testing.T) {
 }
 
 func TestValuesAreComparable(t *testing.T) {
-	nan := math.Float64frombits(0x7ff8000000abcdef)
-	require.True(t, telemetry.Double(nan) == telemetry.Double(nan))         //nolint:testifylint // == is the point
-	require.False(t, telemetry.Double(nan) == telemetry.Double(math.NaN())) //nolint:testifylint // == is the point
+	one := telemetry.Double(math.Float64frombits(0x7ff8000000abcdef))
+	same, other := telemetry.Double(math.Float64frombits(0x7ff8000000abcdef)), telemetry.Double(math.NaN())
+	require.Equal(t, one, same, "a NaN equals itself")
+	require.NotEqual(t, one, other, "and no other")
 	require.NotEqual(t, telemetry.Value{}, telemetry.String(""))
 	require.NotEqual(t, telemetry.String("x"), telemetry.Bytes([]byte("x")))
 	require.NotEqual(t, telemetry.Int(0), telemetry.Bool(false))

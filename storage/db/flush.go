@@ -23,6 +23,7 @@ import (
 // builder collects the records of one part; the signals' Builders are all of this form.
 type builder interface {
 	Rows() (rows, bytes, lo, hi int64)
+	Empty() bool
 	Write(w *part.Writer) error
 }
 
@@ -233,7 +234,7 @@ func (d *DB) writeHead(ctx context.Context, h *head) ([]partMeta, error) {
 			builders[k] = b
 		}
 	case storage.Metrics:
-		m, err := metricBuilders(ctx, h.metrics.Snapshot())
+		m, err := metricBuilders(ctx, h.metrics.Snapshot(), dayOf(h.born.UnixMilli(), millisPerDay))
 		if err != nil {
 			return nil, err
 		}
@@ -252,7 +253,9 @@ func (d *DB) writeHead(ctx context.Context, h *head) ([]partMeta, error) {
 	return parts, nil
 }
 
-func metricBuilders(ctx context.Context, snap *signalmetrics.Snapshot) (map[slot]*signalmetrics.Builder, error) {
+// metricBuilders makes the parts of a head. Metadata goes into all parts of its tenant, or into one of the given day
+// when the tenant has no other.
+func metricBuilders(ctx context.Context, snap *signalmetrics.Snapshot, today int64) (map[slot]*signalmetrics.Builder, error) {
 	m := make(map[slot]*signalmetrics.Builder)
 	q := storage.SeriesQuery{Start: math.MinInt64, End: math.MaxInt64}
 	for _, t := range snap.Tenants() {
@@ -285,10 +288,15 @@ func metricBuilders(ctx context.Context, snap *signalmetrics.Snapshot) (map[slot
 			return nil, err
 		}
 		err = src.Metadata("", func(name string, md telemetry.Metadata) {
+			any := false
 			for k, b := range m {
 				if k.tenant == t {
+					any = true
 					b.AddMetadata(name, md)
 				}
+			}
+			if !any {
+				builderOf(m, slot{t, today}, signalmetrics.NewBuilder).AddMetadata(name, md)
 			}
 		})
 		if err != nil {

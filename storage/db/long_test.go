@@ -2,5 +2,9 @@
 
 package db_test
 
-// crashPoints is how many random crashes TestCrash makes.
-const crashPoints = 10_000
+const (
+	// crashPoints is how many random crashes TestCrash makes.
+	crashPoints = 10_000
+	// metamorphicSeeds is how many random lives TestMetamorphic compares.
+	metamorphicSeeds = 3_000
+)

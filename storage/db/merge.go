@@ -45,7 +45,7 @@ func (d *DB) rewrite(ctx context.Context, p partition, why string, in []*partHan
 		d.m.merges.WithLabelValues(p.signal.String(), "failed").Inc()
 		return fmt.Errorf("%s of %s: %w", why, p.path(), err)
 	}
-	if rows, _, _, _ := b.Rows(); rows > 0 {
+	if !b.Empty() {
 		out, err := d.writePart(ctx, meta, b)
 		if err != nil {
 			d.m.merges.WithLabelValues(p.signal.String(), "failed").Inc()

@@ -2,5 +2,9 @@
 
 package db_test
 
-// crashPoints is how many random crashes TestCrash makes; the long suite makes 10,000.
-const crashPoints = 300
+const (
+	// crashPoints is how many random crashes TestCrash makes; the long suite makes 10,000.
+	crashPoints = 300
+	// metamorphicSeeds is how many random lives TestMetamorphic compares; the long suite compares 3,000.
+	metamorphicSeeds = 60
+)

@@ -243,7 +243,8 @@ func (t *Tenant) Streams(q *storage.LogQuery, masks []Mask, f func(telemetry.Lab
 		})
 	}
 	return t.candidates(q, func(e *entry) error {
-		if !seen[e.stream] {
+		inside := func(r telemetry.LogRecord) bool { return r.Time >= q.Start && r.Time <= q.End }
+		if !seen[e.stream] && slices.ContainsFunc(e.recs, inside) {
 			seen[e.stream] = true
 			f(e.stream)
 		}

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 
 	"github.com/braidobs/braid/internal/telemetry"
 	"github.com/braidobs/braid/storage"
@@ -57,6 +58,9 @@ func (b *Builder) AddPart(ctx context.Context, p *Part, masks []Mask) error {
 		return nil
 	})
 }
+
+// Empty says whether there is nothing worth a part.
+func (b *Builder) Empty() bool { return b.rows == 0 }
 
 // Rows returns the number of records, their size in memory, and the smallest and largest time.
 func (b *Builder) Rows() (rows, bytes, lo, hi int64) { return b.rows, b.bytes, b.lo, b.hi }
@@ -196,11 +200,11 @@ type Part struct {
 	to     storage.Position
 	lo, hi int64
 
-	once      sync.Once // guards the dictionaries
+	mu        sync.Mutex // guards the dictionaries while they are loaded
+	loaded    atomic.Bool
 	streams   []telemetry.LabelSet
 	resources []*telemetry.Resource
 	scopes    []*telemetry.Scope
-	err       error
 }
 
 var _ Source = (*Part)(nil)
@@ -219,26 +223,39 @@ func (p *Part) Resources() ([]*telemetry.Resource, error) {
 	return p.resources, err
 }
 
+// load reads the dictionaries once. A try that failed is made again: the error may be one of the disk.
 func (p *Part) load() error {
-	p.once.Do(func() {
-		var names []string
-		if names, p.err = part.ReadStrings(p.p, "streams"); p.err != nil {
-			return
+	if p.loaded.Load() {
+		return nil
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.loaded.Load() {
+		return nil
+	}
+	if err := p.p.Table("rows").Check(rowColumns()); err != nil {
+		return err
+	}
+	names, err := part.ReadStrings(p.p, "streams")
+	if err != nil {
+		return err
+	}
+	streams := make([]telemetry.LabelSet, len(names))
+	for i, n := range names {
+		streams[i] = telemetry.LabelSet(n)
+		if err := streams[i].Check(); err != nil {
+			return p.p.Table("streams").Corrupt("value", 0, "stream %d: %v", i, err)
 		}
-		for i, n := range names {
-			s := telemetry.LabelSet(n)
-			if err := s.Check(); err != nil {
-				p.err = p.p.Table("streams").Corrupt("value", 0, "stream %d: %v", i, err)
-				return
-			}
-			p.streams = append(p.streams, s)
-		}
-		if p.resources, p.err = part.ReadResources(p.p); p.err != nil {
-			return
-		}
-		p.scopes, p.err = part.ReadScopes(p.p)
-	})
-	return p.err
+	}
+	if p.resources, err = part.ReadResources(p.p); err != nil {
+		return err
+	}
+	if p.scopes, err = part.ReadScopes(p.p); err != nil {
+		return err
+	}
+	p.streams = streams
+	p.loaded.Store(true)
+	return nil
 }
 
 // streamsOf narrows the streams by what p demands of all rows; nil means all.
@@ -347,7 +364,7 @@ func (p *Part) block(t *part.Table, b int, q *storage.LogQuery, masks []Mask) (*
 			rows = append(rows, i)
 		}
 	}
-	if need != 0 || len(masks) > 0 {
+	if q.Where != nil || len(masks) > 0 {
 		test := rd.fill(rows, times, need)
 		if rd.err != nil {
 			return nil, rd.err

@@ -110,7 +110,7 @@ type Head struct {
 type tenantHead struct {
 	series map[telemetry.LabelSet]*memSeries
 	names  map[string][]*memSeries // by metric name
-	meta   map[string]metaEntry
+	meta   map[string][]metaEntry  // by family, each that was told in turn
 }
 
 type metaEntry struct {
@@ -125,6 +125,8 @@ type memSeries struct {
 	exemplars  []memExemplar
 	evidence   []memEvidence
 	histograms []telemetry.HistogramSample // memPoint.hist counts from one
+	own        *telemetry.Resource         // what the labels tell, once told
+	told       bool
 }
 
 type memPoint struct {
@@ -163,7 +165,7 @@ func (h *Head) Append(batches []telemetry.Batch, observe func(t telemetry.Tenant
 		}
 		t := h.tenants[b.Tenant]
 		if t == nil {
-			t = &tenantHead{series: make(map[telemetry.LabelSet]*memSeries), names: make(map[string][]*memSeries), meta: make(map[string]metaEntry)}
+			t = &tenantHead{series: make(map[telemetry.LabelSet]*memSeries), names: make(map[string][]*memSeries), meta: make(map[string][]metaEntry)}
 			h.tenants[b.Tenant] = t
 		}
 		for j := range b.Series {
@@ -186,8 +188,8 @@ func (h *Head) append(t *tenantHead, res *telemetry.Resource, s *telemetry.Serie
 	}
 	if s.Metadata != nil {
 		family := FamilyName(name, s.Metadata.Type)
-		if old, ok := t.meta[family]; !ok || old.Metadata != *s.Metadata {
-			t.meta[family] = metaEntry{Metadata: *s.Metadata, seq: h.seq}
+		if old := t.meta[family]; len(old) == 0 || old[len(old)-1].Metadata != *s.Metadata {
+			t.meta[family] = append(old, metaEntry{Metadata: *s.Metadata, seq: h.seq})
 			h.bytes += int64(120 + len(family) + len(s.Metadata.Help))
 		}
 	}
@@ -211,11 +213,10 @@ func (h *Head) append(t *tenantHead, res *telemetry.Resource, s *telemetry.Serie
 		return nil, 0, 0
 	}
 	if res == nil {
-		if len(m.evidence) > 0 { // the labels never change, so neither does what they tell
-			res = m.evidence[0].Resource
-		} else {
-			res = telemetry.LabelResource(m.labels)
+		if !m.told { // the labels never change, so neither does what they tell
+			m.own, m.told = telemetry.LabelResource(m.labels), true
 		}
+		res = m.own
 	}
 	if res == nil || lo > hi {
 		return nil, 0, 0
@@ -420,9 +421,15 @@ func (t *Tenant) Metadata(metric string, f func(string, telemetry.Metadata)) err
 	if th == nil {
 		return nil
 	}
-	for name, m := range th.meta {
-		if m.seq <= t.s.seq && (metric == "" || metric == name) {
-			f(name, m.Metadata)
+	for name, told := range th.meta {
+		if metric != "" && metric != name {
+			continue
+		}
+		for _, m := range slices.Backward(told) { // the last one that the snapshot sees
+			if m.seq <= t.s.seq {
+				f(name, m.Metadata)
+				break
+			}
 		}
 	}
 	return nil

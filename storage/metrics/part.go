@@ -71,6 +71,9 @@ func (b *Builder) AddPart(ctx context.Context, p *Part, masks []Mask) error {
 	return p.Metadata("", b.AddMetadata)
 }
 
+// Empty says whether there is nothing worth a part. Metadata alone is.
+func (b *Builder) Empty() bool { return b.rows == 0 && len(b.meta) == 0 }
+
 // Rows returns the number of samples and exemplars, their size in memory, and the smallest and largest time.
 func (b *Builder) Rows() (rows, bytes, lo, hi int64) { return b.rows, b.bytes, b.lo, b.hi }
 
@@ -108,9 +111,33 @@ type rows struct {
 	err  error
 }
 
-func newRows(w *part.Writer, table string, cols ...part.Column) *rows {
+func newRows(w *part.Writer, table string) *rows {
+	cols := columnsOf(table)
 	w.Begin(part.Schema{Name: table, Columns: cols})
 	return &rows{w: w, v: make([]part.Vector, len(cols))}
+}
+
+// columnsOf returns the columns of a table, which are sorted by series, then time.
+func columnsOf(table string) []part.Column {
+	num := func(name string) part.Column { return part.Column{Name: name, Type: part.Int64} }
+	switch table {
+	case "samples":
+		return []part.Column{num("series"), num("time"), num("start"), {Name: "value", Type: part.Float64}}
+	case "histograms":
+		return []part.Column{num("series"), num("time"), num("start"), {Name: "histogram", Type: part.Bytes}}
+	case "exemplars":
+		return []part.Column{num("series"), num("time"), {Name: "exemplar", Type: part.Bytes}}
+	case "evidence":
+		return []part.Column{num("series"), num("resource"), num("first"), num("last")}
+	default:
+		return []part.Column{{Name: "metric", Type: part.Bytes}, {Name: "metadata", Type: part.Bytes}}
+	}
+}
+
+// table returns a table of the part, once its columns are those expected.
+func (p *Part) table(name string) (*part.Table, error) {
+	t := p.p.Table(name)
+	return t, t.Check(columnsOf(name))
 }
 
 // end ends a row of about size bytes.
@@ -138,13 +165,11 @@ func (r *rows) close() error {
 
 func (r *rows) ints(c int, n int64) { r.v[c].Ints = append(r.v[c].Ints, n) }
 
-func intColumn(name string) part.Column { return part.Column{Name: name, Type: part.Int64} }
-
 // start is the start time as the parts keep it.
 func start(p *Point) int64 { return int64(telemetry.PackStart(p.T, p.ST)) }
 
 func writeSamples(w *part.Writer, all []*Data) error {
-	r := newRows(w, "samples", intColumn("series"), intColumn("time"), intColumn("start"), part.Column{Name: "value", Type: part.Float64})
+	r := newRows(w, "samples")
 	for i, d := range all {
 		for j := range d.Points {
 			p := &d.Points[j]
@@ -162,7 +187,7 @@ func writeSamples(w *part.Writer, all []*Data) error {
 }
 
 func writeHistograms(w *part.Writer, all []*Data) error {
-	r := newRows(w, "histograms", intColumn("series"), intColumn("time"), intColumn("start"), part.Column{Name: "histogram", Type: part.Bytes})
+	r := newRows(w, "histograms")
 	for i, d := range all {
 		for j := range d.Points {
 			p := &d.Points[j]
@@ -181,7 +206,7 @@ func writeHistograms(w *part.Writer, all []*Data) error {
 }
 
 func writeExemplars(w *part.Writer, all []*Data) error {
-	r := newRows(w, "exemplars", intColumn("series"), intColumn("time"), part.Column{Name: "exemplar", Type: part.Bytes})
+	r := newRows(w, "exemplars")
 	for i, d := range all {
 		for j := range d.Exemplars {
 			e := string(telemetry.AppendExemplar(nil, &d.Exemplars[j]))
@@ -196,7 +221,7 @@ func writeExemplars(w *part.Writer, all []*Data) error {
 
 func writeEvidence(w *part.Writer, all []*Data) error {
 	var resources part.Resources
-	r := newRows(w, "evidence", intColumn("series"), intColumn("resource"), intColumn("first"), intColumn("last"))
+	r := newRows(w, "evidence")
 	for i, d := range all {
 		for _, e := range d.Evidence {
 			r.ints(0, int64(i))
@@ -218,7 +243,7 @@ func (b *Builder) writeMetadata(w *part.Writer) error {
 		names = append(names, n)
 	}
 	slices.Sort(names)
-	r := newRows(w, "metadata", part.Column{Name: "metric", Type: part.Bytes}, part.Column{Name: "metadata", Type: part.Bytes})
+	r := newRows(w, "metadata")
 	for _, n := range names {
 		m := b.meta[n]
 		s := string(telemetry.AppendMetadata(nil, &m))
@@ -351,7 +376,10 @@ func (s *selection) skip(t *part.Table, b int, q *storage.SeriesQuery) bool {
 
 // points reads table "samples" or "histograms".
 func (p *Part) points(ctx context.Context, s *selection, q *storage.SeriesQuery, table string) error {
-	t := p.p.Table(table)
+	t, err := p.table(table)
+	if err != nil {
+		return err
+	}
 	for b := range t.Blocks() {
 		if s.skip(t, b, q) {
 			continue
@@ -403,7 +431,10 @@ func (p *Part) points(ctx context.Context, s *selection, q *storage.SeriesQuery,
 }
 
 func (p *Part) exemplars(s *selection, q *storage.SeriesQuery) error {
-	t := p.p.Table("exemplars")
+	t, err := p.table("exemplars")
+	if err != nil {
+		return err
+	}
 	for b := range t.Blocks() {
 		if s.skip(t, b, q) {
 			continue
@@ -439,7 +470,10 @@ func (p *Part) evidence(s *selection, q *storage.SeriesQuery) error {
 	if err != nil {
 		return err
 	}
-	t := p.p.Table("evidence")
+	t, err := p.table("evidence")
+	if err != nil {
+		return err
+	}
 	for b := range t.Blocks() {
 		series, err := t.Indexes("series", b, s.n)
 		if err != nil {
@@ -471,7 +505,10 @@ func (p *Part) Resources() ([]*telemetry.Resource, error) { return part.ReadReso
 
 // Metadata implements Source.
 func (p *Part) Metadata(metric string, f func(string, telemetry.Metadata)) error {
-	t := p.p.Table("metadata")
+	t, err := p.table("metadata")
+	if err != nil {
+		return err
+	}
 	for b := range t.Blocks() {
 		names, err := t.Read("metric", b)
 		if err != nil {

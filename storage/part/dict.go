@@ -127,9 +127,11 @@ func ReadScopes(p *Part) ([]*telemetry.Scope, error) {
 	return scs, nil
 }
 
+func stringColumns() []Column { return []Column{{Name: "value", Type: Bytes}} }
+
 // WriteStrings writes a table with one column "value".
 func WriteStrings(w *Writer, table string, ss []string) error {
-	w.Begin(Schema{Name: table, Columns: []Column{{Name: "value", Type: Bytes}}})
+	w.Begin(Schema{Name: table, Columns: stringColumns()})
 	for at := 0; at < len(ss); {
 		n := Chunk(len(ss)-at, func(i int) int { return len(ss[at+i]) })
 		if err := w.Block(n, Vector{Strs: ss[at : at+n]}); err != nil {
@@ -143,6 +145,9 @@ func WriteStrings(w *Writer, table string, ss []string) error {
 // ReadStrings reads what WriteStrings wrote.
 func ReadStrings(p *Part, table string) ([]string, error) {
 	t := p.Table(table)
+	if err := t.Check(stringColumns()); err != nil {
+		return nil, err
+	}
 	var ss []string
 	for b := range t.Blocks() {
 		v, err := t.Read("value", b)

@@ -10,10 +10,7 @@ import (
 // WriteTraceIndex writes a table of trace IDs, which are sorted here, each with numbers of its own: columns
 // "id" and then one Int64 column per name.
 func WriteTraceIndex(w *Writer, table string, ids []telemetry.TraceID, names []string, numbers ...[]int64) error {
-	cols := []Column{{Name: "id", Type: Fixed, Width: 16}}
-	for _, n := range names {
-		cols = append(cols, Column{Name: n, Type: Int64})
-	}
+	cols := indexColumns(names...)
 	w.Begin(Schema{Name: table, Columns: cols})
 	order := make([]int, len(ids))
 	for i := range order {
@@ -37,9 +34,20 @@ func WriteTraceIndex(w *Writer, table string, ids []telemetry.TraceID, names []s
 	return nil
 }
 
+func indexColumns(names ...string) []Column {
+	cols := []Column{{Name: "id", Type: Fixed, Width: 16}}
+	for _, n := range names {
+		cols = append(cols, Column{Name: n, Type: Int64})
+	}
+	return cols
+}
+
 // LookupTraces calls f with the numbers of the first column for every entry of one of ids.
 func LookupTraces(p *Part, table, number string, ids []telemetry.TraceID, f func(id telemetry.TraceID, n int64)) error {
 	t := p.Table(table)
+	if err := t.Check(indexColumns(number)); err != nil {
+		return err
+	}
 	for b := range t.Blocks() {
 		lo, hi, ok := t.Fixed("id", b)
 		var col, num Vector

@@ -81,7 +81,7 @@ func Open(file string, r io.ReaderAt, size int64, dec *zstd.Decoder, cache *Cach
 }
 
 func (p *Part) readAt(b []byte, off int64) error {
-	if _, err := p.r.ReadAt(b, off); err != nil {
+	if n, err := p.r.ReadAt(b, off); n < len(b) {
 		if err == io.EOF || err == io.ErrUnexpectedEOF { //nolint:errorlint // ReadAt returns them bare
 			return p.corrupt(off, "the file ends within a block of %d bytes", len(b))
 		}
@@ -156,6 +156,20 @@ func (p *Part) Table(name string) *Table {
 	return &Table{p: p, name: name}
 }
 
+// Check returns an error unless the table, when there is one, has all these columns.
+func (t *Table) Check(cols []Column) error {
+	if t.p.tables[t.name] != t {
+		return nil
+	}
+	for _, want := range cols {
+		c, ok := t.cols[want.Name]
+		if !ok || t.meta.schema.Columns[c] != want {
+			return t.p.corrupt(0, "table %s has no column %s of type %d", t.name, want.Name, want.Type)
+		}
+	}
+	return nil
+}
+
 // Rows returns the number of rows.
 func (t *Table) Rows() int64 { return t.meta.total }
 
@@ -190,7 +204,7 @@ func (t *Table) Ints(column string, b int) (lo, hi int64, ok bool) {
 	m := &t.meta.blocks[c][b]
 	lo, n := binary.Varint([]byte(m.min))
 	hi, k := binary.Varint([]byte(m.max))
-	return lo, hi, n > 0 && k > 0
+	return lo, hi, n > 0 && k > 0 && lo <= hi
 }
 
 // Fixed returns the smallest and largest value of a Fixed column in block b; ok is false without statistics.

@@ -7,6 +7,7 @@ import (
 	"math"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/braidobs/braid/internal/telemetry"
 	"github.com/braidobs/braid/storage"
@@ -63,6 +64,9 @@ func (b *Builder) AddPart(ctx context.Context, p *Part, masks []Mask) error {
 		return nil
 	})
 }
+
+// Empty says whether there is nothing worth a part.
+func (b *Builder) Empty() bool { return b.rows == 0 }
 
 // Rows returns the number of spans, their size in memory, and the smallest and largest start.
 func (b *Builder) Rows() (rows, bytes, lo, hi int64) { return b.rows, b.bytes, b.lo, b.hi }
@@ -195,10 +199,10 @@ type Part struct {
 	to     storage.Position
 	lo, hi int64
 
-	once      sync.Once // guards the dictionaries
+	mu        sync.Mutex // guards the dictionaries while they are loaded
+	loaded    atomic.Bool
 	resources []*telemetry.Resource
 	scopes    []*telemetry.Scope
-	err       error
 }
 
 var _ Source = (*Part)(nil)
@@ -217,14 +221,28 @@ func (p *Part) Resources() ([]*telemetry.Resource, error) {
 	return p.resources, err
 }
 
+// load reads the dictionaries once. A try that failed is made again: the error may be one of the disk.
 func (p *Part) load() error {
-	p.once.Do(func() {
-		if p.resources, p.err = part.ReadResources(p.p); p.err != nil {
-			return
-		}
-		p.scopes, p.err = part.ReadScopes(p.p)
-	})
-	return p.err
+	if p.loaded.Load() {
+		return nil
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.loaded.Load() {
+		return nil
+	}
+	err := p.p.Table("spans").Check(spanColumns())
+	if err != nil {
+		return err
+	}
+	if p.resources, err = part.ReadResources(p.p); err != nil {
+		return err
+	}
+	if p.scopes, err = part.ReadScopes(p.p); err != nil {
+		return err
+	}
+	p.loaded.Store(true)
+	return nil
 }
 
 // Scan implements Source.
