@@ -16,7 +16,7 @@ XTOOLS        := v0.52.0
 tagged = $(sort $(dir $(shell grep -rlE --include='*_test.go' '^//go:build.*\b$(1)\b' . 2>/dev/null)))
 
 .DEFAULT_GOAL := check
-.PHONY: check help demo run build test test-long e2e fuzz bench generate lint fmt clean release-check tools
+.PHONY: check help demo run build test test-long e2e fuzz bench bench-go generate lint fmt clean release-check tools
 
 check: fmt lint test ## format, lint and test (what plain make does)
 
@@ -56,7 +56,11 @@ fuzz: ## fuzz every target for T (make fuzz T=10m)
 		done; \
 	done
 
-bench: ## run the benchmarks ten times into bin/bench-VERSION.txt, for benchstat; alone on the machine
+bench: ## measure CPU, disk and memory of each signal and write bench/results/; alone on the machine
+	@mkdir -p bin
+	flock bin/.bench.lock $(GO) run ./bench/report $(ARGS)
+
+bench-go: ## run the Go benchmarks ten times into bin/bench-VERSION.txt, for benchstat; alone on the machine
 	@mkdir -p bin
 	flock bin/.bench.lock $(GO) test -run '^$$' -bench '$(or $(B),.)' -benchmem -count 10 -timeout 60m \
 		$(or $(P),./...) | tee bin/bench-$(VERSION).txt

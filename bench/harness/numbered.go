@@ -3,6 +3,7 @@ package harness
 import (
 	"encoding/binary"
 	"fmt"
+	"strconv"
 	"time"
 
 	"go.opentelemetry.io/collector/pdata/pcommon"
@@ -47,7 +48,7 @@ func Spans(writer, from, to int, at time.Time) ([]byte, error) {
 		var id pcommon.SpanID
 		binary.BigEndian.PutUint64(id[:], uint64(n)+1)
 		s.SetSpanID(id)
-		s.SetName(fmt.Sprint(n))
+		s.SetName(strconv.Itoa(n))
 		s.SetStartTimestamp(pcommon.NewTimestampFromTime(at))
 		s.SetEndTimestamp(pcommon.NewTimestampFromTime(at.Add(time.Millisecond)))
 	}
@@ -64,7 +65,7 @@ func Logs(writer, from, to int, at time.Time) ([]byte, error) {
 	for n := from; n < to; n++ {
 		r := recs.AppendEmpty()
 		r.SetTimestamp(pcommon.NewTimestampFromTime(at.Add(time.Duration(n/2) * time.Microsecond)))
-		r.Body().SetStr(fmt.Sprint(n))
+		r.Body().SetStr(strconv.Itoa(n))
 	}
 	return plogotlp.NewExportRequestFromLogs(ld).MarshalProto()
 }
