@@ -26,6 +26,7 @@ import (
 	"github.com/braidobs/braid/internal/selfobs"
 	"github.com/braidobs/braid/query"
 	promapi "github.com/braidobs/braid/query/api/prometheus"
+	"github.com/braidobs/braid/query/api/loki"
 	"github.com/braidobs/braid/query/api/tempo"
 	"github.com/braidobs/braid/query/promql"
 	"github.com/braidobs/braid/storage"
@@ -189,6 +190,7 @@ func (a *App) assemble(context.Context) error {
 		httpapi.LimitConcurrency(a.cfg.Server.Queries, httpapi.Query, a.errs), httpapi.LimitBody(4<<20), httpapi.Compression(),
 	)
 	promapi.New(promapi.Deps{Engine: engine, Reader: a.db, Observer: observer, Errors: a.errs, Now: now, Version: a.opts.Version}).Register(reads)
+	loki.New(loki.Deps{Config: a.cfg.Loki, Reader: a.db, Observer: observer, Errors: a.errs, Now: now, Version: a.opts.Version}).Register(reads)
 	tempo.New(tempo.Deps{Config: a.cfg.Tempo, Reader: a.db, Observer: observer, Errors: a.errs, Now: now}).Register(reads)
 	correlate.NewAPI(correlate.New(a.cfg.Correlate, a.db, now, a.reg), query.Errors(a.errs)).Register(reads)
 	root := http.NewServeMux()
@@ -265,6 +267,7 @@ Braid %s is ready after %s.
   OTLP/gRPC   %s
   OTLP/HTTP   http://%s/v1/{traces,metrics,logs}
   queries     http://%-22s PromQL  /api/v1/query, query_range
+                                               LogQL   /loki/api/v1/query_range
                                                traces  /api/search, /api/v2/traces/{id}
                                                joins   /api/v1/correlate/trace/{id}, /api/v1/correlate/resource?name=
   own metrics http://%s/metrics

@@ -9,6 +9,7 @@ import (
 	"github.com/braidobs/braid/ingest/otlp"
 	"github.com/braidobs/braid/internal/config"
 	"github.com/braidobs/braid/internal/selfobs"
+	"github.com/braidobs/braid/query/api/loki"
 	"github.com/braidobs/braid/query/api/tempo"
 	"github.com/braidobs/braid/query/promql"
 	"github.com/braidobs/braid/storage/db"
@@ -23,6 +24,7 @@ type Config struct {
 	Ingest    ingest.Config    `yaml:"ingest" help:"Limits of what is written."`
 	OTLP      otlp.Config      `yaml:"otlp" help:"The OTLP receiver."`
 	PromQL    promql.Config    `yaml:"promql" help:"The PromQL engine."`
+	Loki      loki.Config      `yaml:"loki" help:"Queries of logs."`
 	Tempo     tempo.Config     `yaml:"tempo" help:"Trace by ID and search."`
 	Correlate correlate.Config `yaml:"correlate" help:"Joins of the signals."`
 	Self      selfobs.Config   `yaml:"self" help:"Logs, metrics and traces of Braid itself."`
@@ -62,7 +64,7 @@ func DefaultConfig() Config {
 			Writes: 8, WriteQueue: 256, Queries: 64, Drain: config.Duration(5 * time.Second),
 		},
 		Storage: db.DefaultConfig(), Ingest: ingest.DefaultConfig(), OTLP: otlp.DefaultConfig(), PromQL: promql.DefaultConfig(),
-		Tempo: tempo.DefaultConfig(), Correlate: correlate.DefaultConfig(), Self: selfobs.DefaultConfig(),
+		Loki: loki.DefaultConfig(), Tempo: tempo.DefaultConfig(), Correlate: correlate.DefaultConfig(), Self: selfobs.DefaultConfig(),
 	}
 }
 
