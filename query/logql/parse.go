@@ -11,8 +11,10 @@ import (
 	"fmt"
 	"regexp"
 	"regexp/syntax"
+	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/prometheus/prometheus/model/labels"
 
@@ -268,6 +270,9 @@ func (p *parser) text() (string, error) {
 	if err != nil {
 		return "", p.fail(p.i, "the quoted text does not end, or has an unknown escape")
 	}
+	if !utf8.ValidString(quoted) { // Unquote would replace what is not
+		return "", p.fail(p.i, "the quoted text is not UTF-8; write other bytes as \\xff")
+	}
 	if quoted[0] == '`' { // strconv.Unquote drops carriage returns
 		p.i += len(quoted)
 		return quoted[1 : len(quoted)-1], nil
@@ -455,12 +460,13 @@ func regexpPredicate(s string, re *regexp.Regexp) storage.Predicate {
 	return append(out, match)
 }
 
-// literal returns the text that re stands for, when it is nothing but that.
+// literal returns the text that re stands for, when it is nothing but that. U+FFFD is no such text: in an
+// expression it also matches bytes that are not UTF-8.
 func literal(re *syntax.Regexp) (string, bool) {
 	switch {
 	case re.Op == syntax.OpEmptyMatch:
 		return "", true
-	case re.Op == syntax.OpLiteral && re.Flags&syntax.FoldCase == 0:
+	case re.Op == syntax.OpLiteral && re.Flags&syntax.FoldCase == 0 && !slices.Contains(re.Rune, utf8.RuneError):
 		return string(re.Rune), true
 	case re.Op == syntax.OpCapture:
 		return literal(re.Sub[0])

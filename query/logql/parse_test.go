@@ -93,6 +93,7 @@ func TestParseErrors(t *testing.T) {
 		{`{1a="b"}`, 1, 2, `unexpected "1"; want the name of a label`},
 		{`{a="b}`, 1, 4, "does not end"},
 		{`{a="\q"}`, 1, 4, "unknown escape"},
+		{"{a=\"\xff\"}", 1, 4, "not UTF-8"},
 		{`{a=~"("}`, 1, 5, "missing closing )"},
 		{"{a=\"b\"}\n |~ \"[\"", 2, 5, "missing closing ]"},
 		{`{a="b"} |= x`, 1, 12, `unexpected "x"; want a quoted text`},
@@ -145,28 +146,31 @@ func block(lines ...string) *storage.LogBlock {
 }
 
 func TestPredicate(t *testing.T) {
-	b := block("error: timeout of cart", "info: all is well", "ERROR in db 42ms", "two\nlines", "")
+	b := block("error: timeout of cart", "info: all is well", "ERROR in db 42ms", "two\nlines", "", "bytes \xff")
 	tests := []struct {
 		in   string
 		want []int
 	}{
-		{`{a="b"}`, []int{0, 1, 2, 3, 4}},
+		{`{a="b"}`, []int{0, 1, 2, 3, 4, 5}},
 		{`{a="c"}`, nil},
-		{`{a=~"b|c", x=""}`, []int{0, 1, 2, 3, 4}},
+		{`{a=~"b|c", x=""}`, []int{0, 1, 2, 3, 4, 5}},
 		{`{a="b"} |= "error"`, []int{0}},
-		{`{a="b"} |= ""`, []int{0, 1, 2, 3, 4}},
+		{`{a="b"} |= ""`, []int{0, 1, 2, 3, 4, 5}},
 		{`{a="b"} != ""`, nil},
 		{`{a="b"} |= "error" or "well"`, []int{0, 1}},
-		{`{a="b"} != "error" or "well"`, []int{2, 3, 4}},
+		{`{a="b"} != "error" or "well"`, []int{2, 3, 4, 5}},
 		{`{a="b"} |~ "(?i)error"`, []int{0, 2}},
 		{`{a="b"} |~ "error|info"`, []int{0, 1}},
 		{`{a="b"} |~ "error|in.o"`, []int{0, 1}},
 		{`{a="b"} |~ "error: .* cart$"`, []int{0}},
-		{`{a="b"} !~ "[0-9]+ms" != "cart"`, []int{1, 3, 4}},
+		{`{a="b"} !~ "[0-9]+ms" != "cart"`, []int{1, 3, 4, 5}},
 		{`{a="b"} |~ "^$"`, []int{4}},
 		{`{a="b"} |~ "(timeout)"`, []int{0}},
 		{`{a="b"} |~ "two.lines"`, nil},
 		{`{a="b"} |~ "db" or "well$"`, []int{1, 2}},
+		{"{a=\"b\"} |~ \"\uFFFD\"", []int{5}},
+		{`{a="b"} |= "\xff"`, []int{5}},
+		{`{a="b"} |= "\uFFFD"`, nil},
 	}
 	for _, tt := range tests {
 		t.Run(tt.in, func(t *testing.T) {
