@@ -15,18 +15,18 @@ import (
 
 // Config is section "storage" of the configuration.
 type Config struct {
-	Retention      config.Duration `yaml:"retention"`
-	HeadBytes      config.Size     `yaml:"head_bytes"`
-	PinnedBytes    config.Size     `yaml:"pinned_bytes"`
-	CacheBytes     config.Size     `yaml:"cache_bytes"`
-	FlushInterval  config.Duration `yaml:"flush_interval"`
-	LogBytes       config.Size     `yaml:"log_bytes"`
-	MergeBytes     config.Size     `yaml:"merge_bytes"`
-	RetryWindow    config.Duration `yaml:"retry_window"`
-	RetryKeys      int             `yaml:"retry_keys"`
-	MaxDeltaSeries int             `yaml:"max_delta_series"`
-	MaxResources   int             `yaml:"max_resources"`
-	Cluster        string          `yaml:"cluster"`
+	Retention      config.Duration `yaml:"retention" help:"How long everything is kept, by the time of the records."`
+	HeadBytes      config.Size     `yaml:"head_bytes" help:"How much of each signal is held in memory. At half of it a part is written; at all of it writes are refused for now."`
+	PinnedBytes    config.Size     `yaml:"pinned_bytes" help:"How much memory that is written out already queries may keep from being freed; over it the oldest query is cancelled."`
+	CacheBytes     config.Size     `yaml:"cache_bytes" help:"Memory for blocks read from parts; 0 for no cache."`
+	FlushInterval  config.Duration `yaml:"flush_interval" help:"How long records stay in memory before they are written to a part, however few there are."`
+	LogBytes       config.Size     `yaml:"log_bytes" help:"The size of the write-ahead log at which everything in memory is written to parts. It bounds the time of a start after a crash."`
+	MergeBytes     config.Size     `yaml:"merge_bytes" help:"How much memory the records of small parts that are merged into one may take."`
+	RetryWindow    config.Duration `yaml:"retry_window" help:"How long a write request is remembered, so that a retry of it is stored once."`
+	RetryKeys      int             `yaml:"retry_keys" help:"How many write requests are remembered at most."`
+	MaxDeltaSeries int             `yaml:"max_delta_series" help:"How many series of delta temporality are added up at once; the state of one takes some memory."`
+	MaxResources   int             `yaml:"max_resources" help:"How many resources are known for joins; later ones join nothing."`
+	Cluster        string          `yaml:"cluster" help:"The cluster of pods that do not name theirs."`
 }
 
 // DefaultConfig returns the settings that a small machine is served well by.

@@ -81,10 +81,11 @@ func metamorphicTrial(t *testing.T, seed uint64) {
 
 func (w *twin) write(t *testing.T) {
 	t.Helper()
-	req := w.gen.Request(1 + w.rng.IntN(60))
-	if w.rng.IntN(10) == 0 && w.last.Batches != nil {
+	var req storage.Request
+	if w.rng.IntN(10) == 0 && w.last.Batches != nil { // at the same time, so within the window of retries
 		req = testkit.Clone(w.last)
 	} else {
+		req = w.gen.Request(1 + w.rng.IntN(60))
 		w.learn(&req)
 		w.kept = append(w.kept, testkit.Clone(req))
 		w.last = testkit.Clone(req)

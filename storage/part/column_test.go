@@ -77,7 +77,7 @@ func TestEveryEncoding(t *testing.T) {
 		{"equal integers", column(part.Int64, 0), ints(func(int) int64 { return math.MinInt64 }), part.EncConst},
 		{"small integers", column(part.Int64, 0), ints(func(i int) int64 { return int64(i*7919%128) - 64 }), part.EncVarint},
 		{"extremes", column(part.Int64, 0), ints(func(i int) int64 { return []int64{math.MinInt64, math.MaxInt64, 0, -1}[i%4] }), 255},
-		{"far apart", column(part.Int64, 0), ints(func(i int) int64 { return 1e18 + rng.Int64N(1000) }), part.EncDelta},
+		{"far apart", column(part.Int64, 0), ints(func(int) int64 { return 1e18 + rng.Int64N(1000) }), part.EncDelta},
 		{"regular times", column(part.Int64, 0), ints(func(i int) int64 { return 1.7e12 + int64(i)*15000 + int64(i%2) }), part.EncDelta2},
 		{"equal floats", column(part.Float64, 0), floats(func(int) float64 { return math.Float64frombits(0x7ff8000000abcdef) }), part.EncConst},
 		{"equal negative zeros", column(part.Float64, 0), floats(func(int) float64 { return math.Copysign(0, -1) }), part.EncConst},

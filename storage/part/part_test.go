@@ -45,7 +45,7 @@ func schema() part.Schema {
 func block(seed uint64, n int) []part.Vector {
 	rng := rand.New(rand.NewPCG(seed, 1))
 	return []part.Vector{
-		{Ints: repeat(n, func(i int) int64 { return rng.Int64N(1000) - 500 })},
+		{Ints: repeat(n, func(int) int64 { return rng.Int64N(1000) - 500 })},
 		{Floats: repeat(n, func(int) float64 { return rng.NormFloat64() })},
 		{Strs: repeat(n, func(int) string { return fmt.Sprintf("text %d", rng.IntN(50)) })},
 		{Fixed: repeat(2*n, func(int) byte { return byte(rng.IntN(200)) })},

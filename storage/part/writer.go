@@ -1,6 +1,7 @@
 package part
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"io"
@@ -100,12 +101,16 @@ func limits(c Column, v *Vector, n int) (string, string) {
 		}
 		return string(binary.AppendVarint(nil, lo)), string(binary.AppendVarint(nil, hi))
 	case Fixed:
-		lo, hi := string(v.Fixed[:c.Width]), string(v.Fixed[:c.Width])
+		lo, hi := v.Fixed[:c.Width], v.Fixed[:c.Width]
 		for i := 1; i < n; i++ {
-			s := string(v.Fixed[i*c.Width : (i+1)*c.Width])
-			lo, hi = min(lo, s), max(hi, s)
+			s := v.Fixed[i*c.Width : (i+1)*c.Width]
+			if bytes.Compare(s, lo) < 0 {
+				lo = s
+			} else if bytes.Compare(s, hi) > 0 {
+				hi = s
+			}
 		}
-		return lo, hi
+		return string(lo), string(hi)
 	default:
 		return "", ""
 	}
