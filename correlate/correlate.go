@@ -20,10 +20,10 @@ import (
 
 // Config is section "correlate" of the configuration.
 type Config struct {
-	Window    config.Duration `yaml:"window"`
-	MaxSpans  int             `yaml:"max_spans"`
-	MaxLogs   int             `yaml:"max_logs"`
-	MaxSeries int             `yaml:"max_series"`
+	Window    config.Duration `yaml:"window" help:"How long before and after a trace its logs and series are looked for."`
+	MaxSpans  int             `yaml:"max_spans" help:"How many spans of a trace one answer holds."`
+	MaxLogs   int             `yaml:"max_logs" help:"How many log records of a trace one answer holds."`
+	MaxSeries int             `yaml:"max_series" help:"How many series of each entity one answer holds."`
 }
 
 // DefaultConfig returns what an answer holds unless configured.

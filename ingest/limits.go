@@ -285,7 +285,7 @@ func (l *limiter) milli(t int64) broken {
 
 func (l *limiter) outside(old bool, what string) broken {
 	if old {
-		return broken{reasonOld, fmt.Sprintf("the time of %s is older than the retention of %s", what, l.c.Retention)}
+		return broken{reasonOld, fmt.Sprintf("the time of %s is older than the retention of %s (setting storage.retention)", what, l.c.Retention)}
 	}
 	return broken{reasonFuture, fmt.Sprintf("the time of %s is more than %s in the future (setting ingest.max_future)", what, l.c.MaxFuture)}
 }

@@ -88,7 +88,7 @@ func TestLimits(t *testing.T) {
 			"old span",
 			telemetry.Batch{Spans: []telemetry.Span{span(nil), span(func(s *telemetry.Span) { s.Start = 1 })}},
 			storage.Rejected{Spans: 1},
-			"the time of a span is older than the retention of 30d", "too_old", 1,
+			"the time of a span is older than the retention of 30d (setting storage.retention)", "too_old", 1,
 		},
 		{
 			"future span",
@@ -266,7 +266,7 @@ func TestRejectedAddUp(t *testing.T) {
 		storage.Rejected{Spans: 2, Reasons: []string{"the protocol"}})
 	require.NoError(t, err)
 	require.Equal(t, 4, got.Spans)
-	require.Equal(t, []string{"the protocol", "the time of a span is older than the retention of 30d", "the store"}, got.Reasons)
+	require.Equal(t, []string{"the protocol", "the time of a span is older than the retention of 30d (setting storage.retention)", "the store"}, got.Reasons)
 	require.InDelta(t, 1, counter(t, reg, "braid_ingest_records_total", "traces"), 0)
 }
 

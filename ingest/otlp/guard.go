@@ -249,7 +249,7 @@ func (g *guard) add(n int) error {
 
 func (g *guard) tooLarge() error {
 	return httpapi.Errorf(httpapi.TooLarge,
-		"the request needs more than %s of memory once it is decoded: send less in one request, or raise ingest.otlp.max_body",
+		"the request needs more than %s of memory once it is decoded: send less in one request, or raise otlp.max_body",
 		config.Size(g.limit))
 }
 

@@ -115,7 +115,7 @@ func TestTracesRejected(t *testing.T) {
 	n, msg := sendTraces(t, r, td)
 	require.EqualValues(t, 5, n)
 	for _, want := range []string{
-		"no valid trace ID", "no valid span ID", "older than the retention of 30d",
+		"no valid trace ID", "no valid span ID", "older than the retention of 30d (setting storage.retention)",
 		"more than 1h in the future (setting ingest.max_future)", "larger than 1MiB (setting ingest.max_record)",
 	} {
 		require.Contains(t, msg, want)

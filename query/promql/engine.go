@@ -162,11 +162,11 @@ func (e *Engine) explain(ctx context.Context, err error) error {
 		return err
 	case errors.As(err, &tooMany):
 		return &httpapi.Error{Kind: httpapi.QueryLimit, Err: err, Message: fmt.Sprintf(
-			"the query needs more samples in memory at once than query.promql.max_samples (%d) allows: select fewer series with more labels, shorten the time range or raise the step", e.cfg.MaxSamples)}
+			"the query needs more samples in memory at once than promql.max_samples (%d) allows: select fewer series with more labels, shorten the time range or raise the step", e.cfg.MaxSamples)}
 	case errors.As(err, &canceled), errors.Is(err, context.Canceled):
 		return &httpapi.Error{Kind: httpapi.Canceled, Message: err.Error(), Err: err}
 	case errors.As(err, &timeout), errors.Is(err, context.DeadlineExceeded):
-		limit := fmt.Sprintf("query.promql.timeout (%s)", e.cfg.Timeout)
+		limit := fmt.Sprintf("promql.timeout (%s)", e.cfg.Timeout)
 		if ctx.Err() != nil { // the caller's own deadline was earlier
 			limit = "the time that the request gave it"
 		}
@@ -205,7 +205,7 @@ func (t turns) Insert(ctx context.Context, _ string) (int, error) {
 			return 0, ctx.Err()
 		}
 		return 0, &httpapi.Error{Kind: httpapi.Overloaded, RetryAfter: httpapi.DefaultRetryAfter, Err: ctx.Err(), Message: fmt.Sprintf(
-			"the query waited for its turn until its time was over: query.promql.concurrency (%d) others are running", cap(t))}
+			"the query waited for its turn until its time was over: promql.concurrency (%d) others are running", cap(t))}
 	}
 }
 

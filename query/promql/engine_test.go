@@ -168,10 +168,10 @@ func TestErrorsHaveKinds(t *testing.T) {
 		{"syntax", t.Context(), s, nil, "sum(m", httpapi.BadData, `invalid parameter "query": 1:6: parse error: unclosed left parenthesis`},
 		{"experimental", t.Context(), s, nil, "limitk(1, m)", httpapi.BadData, "limitk"},
 		{"execution", t.Context(), s, nil, "m + on() m", httpapi.Execution, "many-to-many"},
-		{"samples", t.Context(), s, func(c *promql.Config) { c.MaxSamples = 5 }, "m", httpapi.QueryLimit, "query.promql.max_samples (5)"},
+		{"samples", t.Context(), s, func(c *promql.Config) { c.MaxSamples = 5 }, "m", httpapi.QueryLimit, "promql.max_samples (5)"},
 		{"canceled", canceled, s, nil, "m", httpapi.Canceled, "canceled"},
 		{"deadline", late, s, nil, "m", httpapi.Timeout, "the time that the request gave it"},
-		{"timeout", t.Context(), s, func(c *promql.Config) { c.Timeout = 1 }, "m", httpapi.Timeout, "query.promql.timeout (1ns)"},
+		{"timeout", t.Context(), s, func(c *promql.Config) { c.Timeout = 1 }, "m", httpapi.Timeout, "promql.timeout (1ns)"},
 		{"store", t.Context(), broken{boom}, nil, "m", httpapi.Internal, "boom"},
 		{"store while reading", t.Context(), brokenSeries{s, boom}, nil, "m", httpapi.Internal, "boom"},
 		{"view expired", t.Context(), brokenSeries{s, storage.ErrViewExpired}, nil, "m", httpapi.QueryLimit, "storage.pinned_bytes"},
@@ -226,7 +226,7 @@ func TestConcurrency(t *testing.T) {
 	defer cancel()
 	err := run(ctx)
 	require.Equal(t, httpapi.Overloaded, query.KindOf(err))
-	require.ErrorContains(t, err, "query.promql.concurrency (1)")
+	require.ErrorContains(t, err, "promql.concurrency (1)")
 	close(w.free)
 	require.NoError(t, <-first)
 	go func() { <-w.asked }()

@@ -176,7 +176,7 @@ func (a *API) streams(r *http.Request, q *logql.Query, start, end int64) ([]byte
 		limit = n
 	}
 	if limit > a.Config.MaxLines {
-		return nil, httpapi.BadDataf("max entries limit per query exceeded: limit %d is over query.loki.max_lines (%d)", limit, a.Config.MaxLines)
+		return nil, httpapi.BadDataf("max entries limit per query exceeded: limit %d is over loki.max_lines (%d)", limit, a.Config.MaxLines)
 	}
 	order := storage.NewestFirst
 	switch s := strings.ToLower(r.Form.Get("direction")); s {

@@ -202,7 +202,7 @@ func TestErrors(t *testing.T) {
 		{"query_range", "query=vector(1)", "not supported yet in a range query"},
 		{"query_range", sel + "&limit=0", `invalid parameter "limit"`},
 		{"query_range", sel + "&limit=x", `invalid parameter "limit"`},
-		{"query_range", sel + "&limit=5001", "query.loki.max_lines (5000)"},
+		{"query_range", sel + "&limit=5001", "loki.max_lines (5000)"},
 		{"query_range", sel + "&direction=up", `invalid parameter "direction"`},
 		{"query_range", sel + "&start=x", `invalid parameter "start"`},
 		{"query_range", sel + "&end=9999-01-01T00:00:00Z", `invalid parameter "end"`},

@@ -193,7 +193,7 @@ func TestErrors(t *testing.T) {
 		{"step overflow", "query_range?query=up&start=1&end=1&step=1e30", 400, "bad_data", "overflows"},
 		{"points", "query_range?query=up&start=0&end=11001&step=1", 400, "bad_data", "11,000 points"},
 		{"execution", "query?query=label_replace(up,%22a%22,%22%22,%22b%22,%22(%22)&time=60", 422, "execution", "invalid regular expression"},
-		{"samples", "query_range?query=up&start=0&end=240&step=30", 422, "execution", "query.promql.max_samples (4)"},
+		{"samples", "query_range?query=up&start=0&end=240&step=30", 422, "execution", "promql.max_samples (4)"},
 		{"out of time", "query?query=up&timeout=0.000000001", 503, "timeout", "the request gave it"},
 		{"series without match", "series", 400, "bad_data", "no match[]"},
 		{"empty matcher", "labels?match[]=%7Ba%3D%22%22%7D", 400, "bad_data", "non-empty matcher"},

@@ -189,7 +189,7 @@ func TestTraceByID(t *testing.T) {
 	cfg.MaxSpans = 1
 	w := get(t.Context(), handler(store(t), cfg), "/api/traces/1")
 	require.Equal(t, http.StatusUnprocessableEntity, w.Code)
-	require.Contains(t, w.Body.String(), "query.tempo.max_spans (1)")
+	require.Contains(t, w.Body.String(), "tempo.max_spans (1)")
 }
 
 type found struct {
@@ -326,7 +326,7 @@ func TestSearchErrors(t *testing.T) {
 		"q=%7Bname%3D%22a%22%7D":        "TraceQL is not supported yet",
 		"limit=0":                       `invalid limit "0"`,
 		"limit=x":                       `invalid limit "x"`,
-		"limit=1001":                    "query.tempo.max_traces (1000)",
+		"limit=1001":                    "tempo.max_traces (1000)",
 		"spss=-1":                       `invalid spss "-1"`,
 		"start=-1":                      `invalid start "-1"`,
 		"end=1.5":                       `invalid end "1.5"`,

@@ -150,7 +150,7 @@ func (a *API) search(r *http.Request, p params) (answer, error) {
 		return answer{}, err
 	}
 	if q.limit > a.Config.MaxTraces {
-		return answer{}, httpapi.BadDataf("invalid limit %d: it is over query.tempo.max_traces (%d)", q.limit, a.Config.MaxTraces)
+		return answer{}, httpapi.BadDataf("invalid limit %d: it is over tempo.max_traces (%d)", q.limit, a.Config.MaxTraces)
 	}
 	if q.spans, err = p.number("spss", defaultSpans, 0, maxSpanSet); err != nil {
 		return answer{}, err

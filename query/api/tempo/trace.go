@@ -77,7 +77,7 @@ func (a *API) trace(r *http.Request, p params) (ptrace.Traces, error) {
 		for i := range b.Len() {
 			if n++; n > a.Config.MaxSpans {
 				return td, httpapi.Errorf(httpapi.QueryLimit,
-					"trace %s has more spans than query.tempo.max_spans (%d): search for some of them with tags, or raise the limit", id, a.Config.MaxSpans)
+					"trace %s has more spans than tempo.max_spans (%d): search for some of them with tags, or raise the limit", id, a.Config.MaxSpans)
 			}
 			s := b.Span(i)
 			enc.add(b.ResourceOf(i), &s)
