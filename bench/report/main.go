@@ -78,7 +78,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	r := report{Time: time.Now().UTC(), Commit: command("git", "rev-parse", "--short", "HEAD"), Machine: thisMachine()}
+	r := report{Time: time.Now().UTC(), Commit: command(ctx, "git", "rev-parse", "--short", "HEAD"), Machine: thisMachine(ctx)}
 	fmt.Fprintf(out, "%s, %d cores, %d MiB, Linux %s, %s, commit %s\n\n", r.Machine.CPU, r.Machine.Cores, r.Machine.MemoryMiB, r.Machine.Kernel, r.Machine.Go, r.Commit)
 	fmt.Fprintf(out, "%-8s %10s %12s %12s %14s %12s %10s\n", "signal", "records", "wire B/rec", "records/s", "CPU s/million", "disk B/rec", "peak MiB")
 	for _, s := range []string{"traces", "logs", "metrics"} {
@@ -208,16 +208,16 @@ func sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
-func command(name string, args ...string) string {
-	out, err := exec.CommandContext(context.Background(), name, args...).Output()
+func command(ctx context.Context, name string, args ...string) string {
+	out, err := exec.CommandContext(ctx, name, args...).Output()
 	if err != nil {
 		return "unknown"
 	}
 	return strings.TrimSpace(string(out))
 }
 
-func thisMachine() machine {
-	m := machine{CPU: "unknown", Cores: runtime.NumCPU(), Kernel: command("uname", "-r"), Go: runtime.Version()}
+func thisMachine(ctx context.Context) machine {
+	m := machine{CPU: "unknown", Cores: runtime.NumCPU(), Kernel: command(ctx, "uname", "-r"), Go: runtime.Version()}
 	if b, err := os.ReadFile("/proc/cpuinfo"); err == nil {
 		for line := range strings.SplitSeq(string(b), "\n") {
 			if name, ok := strings.CutPrefix(line, "model name"); ok {
