@@ -96,6 +96,7 @@ func (w *writer) read(t *testing.T, s *harness.Server) []int {
 }
 
 func (w *writer) readSpans(t *testing.T, s *harness.Server) (out []int) {
+	t.Helper()
 	for n := 0; n < w.next; n += harness.PerTrace {
 		var answer struct {
 			Trace struct {
@@ -123,6 +124,7 @@ func (w *writer) readSpans(t *testing.T, s *harness.Server) (out []int) {
 }
 
 func (w *writer) readLogs(t *testing.T, s *harness.Server) (out []int) {
+	t.Helper()
 	const limit = 5000
 	start := w.base.Add(-time.Second).UnixNano()
 	for {
@@ -166,6 +168,7 @@ func (w *writer) readLogs(t *testing.T, s *harness.Server) (out []int) {
 }
 
 func (w *writer) readSamples(t *testing.T, s *harness.Server) (out []int) {
+	t.Helper()
 	var answer struct {
 		Data struct {
 			Result []struct {
