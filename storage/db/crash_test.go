@@ -79,11 +79,11 @@ func (l *life) step(t *testing.T) {
 	case p < 97:
 		l.delete(t)
 	case p < 99: // past the window of retries: the log may be trimmed
-		l.m.clock.now = l.m.clock.now.Add(6 * time.Minute)
+		l.m.clock.set(l.m.clock.Now().Add(6 * time.Minute))
 		l.pending = nil
 	case !l.aged:
 		l.aged = true
-		l.m.clock.now = l.m.clock.now.Add(3 * 24 * time.Hour)
+		l.m.clock.set(l.m.clock.Now().Add(3 * 24 * time.Hour))
 		for n := range l.tries {
 			if n%7 == 6 {
 				l.maybe[n] = true

@@ -73,7 +73,7 @@ func TestRetryIsStoredOnce(t *testing.T) {
 	f, _ := read(t, m.db)
 	require.Equal(t, map[int]int{1: 1}, f.logs)
 	require.Equal(t, map[int]int{1: 1}, f.spans)
-	m.clock.now = start.Add(6 * time.Minute)
+	m.clock.set(start.Add(6 * time.Minute))
 	_, _, err = m.db.Write(t.Context(), numbered(2, start))
 	require.NoError(t, err)
 	_, _, err = m.db.Write(t.Context(), numbered(1, start))
@@ -187,7 +187,7 @@ func TestRetentionDropsWholeDays(t *testing.T) {
 		require.NoError(t, err)
 	}
 	require.NoError(t, m.db.Flush(t.Context()))
-	m.clock.now = start.Add(m.cfg.Retention.Std() + 2*24*time.Hour)
+	m.clock.set(start.Add(m.cfg.Retention.Std() + 2*24*time.Hour))
 	require.NoError(t, m.db.Maintain(t.Context()))
 	f, _ := read(t, m.db)
 	require.Equal(t, map[int]int{2: 1, 3: 1, 4: 1}, f.logs)

@@ -7,6 +7,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"strconv"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -30,9 +31,17 @@ const tenant = telemetry.DefaultTenant
 var start = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
 // clock is a clock that tests move.
-type clock struct{ now time.Time }
+type clock struct{ nanos atomic.Int64 }
 
-func (c *clock) Now() time.Time { return c.now }
+func clockAt(t time.Time) *clock {
+	c := &clock{}
+	c.set(t)
+	return c
+}
+
+func (c *clock) set(t time.Time) { c.nanos.Store(t.UnixNano()) }
+
+func (c *clock) Now() time.Time { return time.Unix(0, c.nanos.Load()).UTC() }
 
 // machine is a store on a file system that a test can crash.
 type machine struct {
@@ -52,7 +61,7 @@ func testConfig() db.Config {
 }
 
 func newMachine(fs vfs.FS) *machine {
-	return &machine{fs: fs, clock: &clock{now: start}, cfg: testConfig()}
+	return &machine{fs: fs, clock: clockAt(start), cfg: testConfig()}
 }
 
 // open opens the store on the machine's disk, with an empty catalog: it is a cache.

@@ -90,7 +90,7 @@ func (w *twin) write(t *testing.T) {
 		w.kept = append(w.kept, testkit.Clone(req))
 		w.last = testkit.Clone(req)
 	}
-	w.m.clock.now = time.Unix(0, w.gen.Now())
+	w.m.clock.set(time.Unix(0, w.gen.Now()))
 	for _, s := range []*testkit.Store{w.oracle, w.known} {
 		_, _, err := s.Write(t.Context(), testkit.Clone(req))
 		require.NoError(t, err)
