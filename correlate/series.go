@@ -86,7 +86,7 @@ func (c *Correlator) keySeries(ctx context.Context, v storage.View, tenant telem
 		cands = spread(cands, c.cfg.MaxSeries, func(x candidate) int { return x.rank })
 	}
 	for _, cand := range cands {
-		s, err := c.series(ctx, v, tenant, cand.set, ids, from, to)
+		s, err := c.series(ctx, v, tenant, cand.set, from, to)
 		if err != nil {
 			return nil, err
 		}
@@ -123,15 +123,11 @@ func spread[T any](in []T, n int, rank func(T) int) []T {
 }
 
 // series reads the points of one series.
-func (c *Correlator) series(ctx context.Context, v storage.View, tenant telemetry.Tenant, set telemetry.LabelSet, ids []telemetry.ResourceID, from, to int64) (Series, error) {
+func (c *Correlator) series(ctx context.Context, v storage.View, tenant telemetry.Tenant, set telemetry.LabelSet, from, to int64) (Series, error) {
 	name := set.Get(model.MetricNameLabel)
 	_, topic := topicOf(name)
 	s := Series{Metric: map[string]string{}, Name: name, Topic: topic, Points: [][2]any{}}
-	var ms []*labels.Matcher
-	set.Range(func(k, val string) {
-		s.Metric[k] = val
-		ms = append(ms, labels.MustNewMatcher(labels.MatchEqual, k, val))
-	})
+	set.Range(func(k, val string) { s.Metric[k] = val })
 	for _, suffix := range []string{"", "_count", "_total"} {
 		if meta, err := v.Metadata(ctx, tenant, strings.TrimSuffix(name, suffix)); err != nil {
 			return s, err
@@ -141,18 +137,68 @@ func (c *Correlator) series(ctx context.Context, v storage.View, tenant telemetr
 		}
 	}
 	s.Query = set.Labels().String()
+	if base, ok := strings.CutSuffix(name, "_count"); ok && topic == "latency" {
+		return c.meanLatency(ctx, v, tenant, set, base, s, from, to)
+	}
 	if strings.HasSuffix(name, "_total") || strings.HasSuffix(name, "_count") || s.Type == "counter" {
 		s.Query = "rate(" + s.Query + "[1m])"
 	}
-	s.Link = "/api/v1/query_range?" + encode("query", s.Query, "start", seconds(from), "end", seconds(to), "step", "5")
-	set2 := v.Series(ctx, storage.SeriesQuery{Tenant: tenant, Start: from, End: to, Matchers: ms, Resources: ids})
-	for set2.Next() {
-		if telemetry.NewLabelSet(set2.At().Labels()) != set {
-			continue // a series with more labels matches too
+	s.Link = rangeLink(s.Query, from, to)
+	err := exactly(ctx, v, tenant, set, from, to, func(it chunkenc.Iterator) { points(it, &s) })
+	return s, err
+}
+
+func rangeLink(query string, from, to int64) string {
+	return "/api/v1/query_range?" + encode("query", query, "start", seconds(from), "end", seconds(to), "step", "5")
+}
+
+// exactly reads the series with these labels and no others.
+func exactly(ctx context.Context, v storage.View, tenant telemetry.Tenant, set telemetry.LabelSet, from, to int64, f func(chunkenc.Iterator)) error {
+	var ms []*labels.Matcher
+	set.Range(func(name, value string) { ms = append(ms, labels.MustNewMatcher(labels.MatchEqual, name, value)) })
+	found := v.Series(ctx, storage.SeriesQuery{Tenant: tenant, Start: from, End: to, Matchers: ms})
+	for found.Next() {
+		if telemetry.NewLabelSet(found.At().Labels()) == set {
+			f(found.At().Iterator(nil))
 		}
-		points(set2.At().Iterator(nil), &s)
 	}
-	return s, set2.Err()
+	return found.Err()
+}
+
+// meanLatency turns the _count series of a classic histogram, with its _sum, into the mean between neighbouring
+// points: a count alone tells nothing about latency.
+func (c *Correlator) meanLatency(ctx context.Context, v storage.View, tenant telemetry.Tenant, count telemetry.LabelSet, base string, s Series, from, to int64) (Series, error) {
+	b := labels.NewBuilder(count.Labels())
+	b.Set(model.MetricNameLabel, base+"_sum")
+	sum := telemetry.NewLabelSet(b.Labels())
+	s.Name, s.Metric[model.MetricNameLabel] = base, base
+	s.Query = "rate(" + sum.Labels().String() + "[1m]) / rate(" + count.Labels().String() + "[1m])"
+	s.Link = rangeLink(s.Query, from, to)
+	sums := make(map[int64]float64)
+	err := exactly(ctx, v, tenant, sum, from, to, func(it chunkenc.Iterator) {
+		for it.Next() == chunkenc.ValFloat {
+			t, x := it.At()
+			sums[t] = x
+		}
+	})
+	if err != nil {
+		return s, err
+	}
+	var lastSum, lastCount float64
+	err = exactly(ctx, v, tenant, count, from, to, func(it chunkenc.Iterator) {
+		for it.Next() == chunkenc.ValFloat {
+			t, n := it.At()
+			x, ok := sums[t]
+			if ok && n > lastCount {
+				s.Points = append(s.Points, [2]any{float64(t) / 1000, strconv.FormatFloat((x-lastSum)/(n-lastCount), 'g', 6, 64)})
+			}
+			if ok {
+				lastSum, lastCount = x, n
+			}
+		}
+	})
+	s.Points = thin(s.Points)
+	return s, err
 }
 
 func points(it chunkenc.Iterator, s *Series) {
@@ -168,13 +214,20 @@ func points(it chunkenc.Iterator, s *Series) {
 		case chunkenc.ValNone:
 		}
 	}
-	if n := len(s.Points); n > maxPoints {
-		thin := make([][2]any, maxPoints)
-		for i := range thin {
-			thin[i] = s.Points[i*(n-1)/(maxPoints-1)]
-		}
-		s.Points = thin
+	s.Points = thin(s.Points)
+}
+
+// thin keeps at most maxPoints, evenly spread.
+func thin(ps [][2]any) [][2]any {
+	n := len(ps)
+	if n <= maxPoints {
+		return ps
 	}
+	out := make([][2]any, maxPoints)
+	for i := range out {
+		out[i] = ps[i*(n-1)/(maxPoints-1)]
+	}
+	return out
 }
 
 func seconds(ms int64) string { return strconv.FormatFloat(float64(ms)/1000, 'f', 3, 64) }

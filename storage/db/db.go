@@ -221,22 +221,6 @@ func (d *DB) Close(ctx context.Context) error {
 	return err
 }
 
-// Abandon releases memory and goroutines without flushing, as a crash would: tests reopen the same files.
-func (d *DB) Abandon() error {
-	if d.closed.Swap(true) {
-		return nil
-	}
-	err := d.wal.Close()
-	d.mu.Lock()
-	d.closing = true
-	old := d.current
-	d.mu.Unlock()
-	old.release(context.Background(), d)
-	d.dec.Close()
-	d.cache.Reset()
-	return err
-}
-
 // wake makes Run look for work.
 func (d *DB) wake() {
 	select {

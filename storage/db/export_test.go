@@ -1,6 +1,7 @@
 package db
 
 import (
+	"context"
 	"log/slog"
 
 	"github.com/braidobs/braid/internal/telemetry"
@@ -65,4 +66,20 @@ func (s *State) Encode() []byte { return s.d.appendState(nil) }
 // Counts returns how many deletes, delta series and tenants it holds.
 func (s *State) Counts() (masks, deltas, tenants int) {
 	return len(s.d.masks), s.d.committed.Len(), len(s.d.dirs)
+}
+
+// Abandon releases memory and goroutines without flushing, as a crash would: tests reopen the same files.
+func (d *DB) Abandon() error {
+	if d.closed.Swap(true) {
+		return nil
+	}
+	err := d.wal.Close()
+	d.mu.Lock()
+	d.closing = true
+	old := d.current
+	d.mu.Unlock()
+	old.release(context.Background(), d)
+	d.dec.Close()
+	d.cache.Reset()
+	return err
 }

@@ -124,13 +124,10 @@ func (d *DB) commit(ctx context.Context, c chain, m *flushManifest) error {
 	err = d.deps.Blobs.PutIfAbsent(ctx, name, b)
 	if errors.Is(err, blob.ErrExists) {
 		var old flushManifest
-		if b, err = d.renew(ctx, name, &old); err == nil && (old.To > m.To || old.Chain != m.Chain) {
+		if b, err = d.renew(ctx, name, &old); err == nil && (old.Chain != m.Chain || old.To > m.To || old.To < m.To && c != chainMeta) {
 			err = fmt.Errorf("manifest %s reaches to record %d, want %d: another process writes here", name, old.To, m.To)
 		}
-		if err == nil && old.To < m.To {
-			err = d.shorten(c, &old)
-		}
-		*m = old
+		*m = old // of the meta chain an older snapshot will do: the next flush goes on from there
 	}
 	if err != nil {
 		return err
@@ -148,15 +145,6 @@ func (d *DB) commit(ctx context.Context, c chain, m *flushManifest) error {
 		}
 	}
 	return nil
-}
-
-// shorten is for a head that grew between two tries to commit it, which cannot be: a frozen head does not grow,
-// and a snapshot of the meta chain may be older than wanted.
-func (d *DB) shorten(c chain, old *flushManifest) error {
-	if c == chainMeta {
-		return nil
-	}
-	return fmt.Errorf("manifest %s ends at record %d, which the head does not: another process writes here", commitName(c, old.From), old.To)
 }
 
 // renew reads a manifest and writes it again, so that it is durable even if who created it never learned that.

@@ -222,30 +222,52 @@ func (v *view) Logs(ctx context.Context, q storage.LogQuery) iter.Seq2[*storage.
 			return
 		}
 		masks := logMasks(v.masksOf(storage.Logs, q.Tenant))
+		read := reading[*storage.LogBlock]{v: v, ctx: ctx, handles: hs, yield: yield}
 		if q.Order != storage.Unordered {
-			b, err := logs.Collect(ctx, srcs, q, masks, func(i int, err error) error { return v.failed(hs[i], err) })
-			if err != nil {
-				yield(nil, explain(ctx, err))
-			} else if b.Len() > 0 {
-				yield(b, nil)
-			}
+			read.one(logs.Collect(ctx, srcs, q, masks, read.failed))
 			return
 		}
-		for i, s := range srcs {
-			err := s.Scan(ctx, &q, masks, func(b *storage.LogBlock) error {
-				if !yield(b, nil) {
-					return errStop
-				}
-				return nil
-			})
-			if errors.Is(err, errStop) {
-				return
+		read.all(func(i int, emit func(*storage.LogBlock) error) error { return srcs[i].Scan(ctx, &q, masks, emit) })
+	}
+}
+
+// reading is one read of logs or spans that yields blocks.
+type reading[B interface{ Len() int }] struct {
+	v       *view
+	ctx     context.Context //nolint:containedctx // it lives as long as the call that made it
+	handles []*partHandle   // the part behind each source, nil for heads
+	yield   func(B, error) bool
+}
+
+func (r reading[B]) failed(src int, err error) error { return r.v.failed(r.handles[src], err) }
+
+// one yields the only block of an ordered read.
+func (r reading[B]) one(b B, err error) {
+	var none B
+	if err != nil {
+		r.yield(none, explain(r.ctx, err))
+	} else if b.Len() > 0 {
+		r.yield(b, nil)
+	}
+}
+
+// all yields the blocks of one source after the other.
+func (r reading[B]) all(scan func(src int, emit func(B) error) error) {
+	for i := range r.handles {
+		err := scan(i, func(b B) error {
+			if !r.yield(b, nil) {
+				return errStop
 			}
-			if err != nil {
-				if err = v.failed(hs[i], err); err != nil {
-					yield(nil, explain(ctx, err))
-					return
-				}
+			return nil
+		})
+		if errors.Is(err, errStop) {
+			return
+		}
+		if err != nil {
+			if err = r.failed(i, err); err != nil {
+				var none B
+				r.yield(none, explain(r.ctx, err))
+				return
 			}
 		}
 	}
@@ -341,32 +363,12 @@ func (v *view) Spans(ctx context.Context, q storage.SpanQuery) iter.Seq2[*storag
 			srcs, hs = append(srcs, s.Tenant(q.Tenant)), append(hs, nil)
 		}
 		masks := traceMasks(v.masksOf(storage.Traces, q.Tenant))
+		read := reading[*storage.SpanBlock]{v: v, ctx: ctx, handles: hs, yield: yield}
 		if q.Order != storage.Unordered {
-			b, err := traces.Collect(ctx, srcs, q, masks, func(i int, err error) error { return v.failed(hs[i], err) })
-			if err != nil {
-				yield(nil, explain(ctx, err))
-			} else if b.Len() > 0 {
-				yield(b, nil)
-			}
+			read.one(traces.Collect(ctx, srcs, q, masks, read.failed))
 			return
 		}
-		for i, s := range srcs {
-			err := s.Scan(ctx, &q, masks, func(b *storage.SpanBlock) error {
-				if !yield(b, nil) {
-					return errStop
-				}
-				return nil
-			})
-			if errors.Is(err, errStop) {
-				return
-			}
-			if err != nil {
-				if err = v.failed(hs[i], err); err != nil {
-					yield(nil, explain(ctx, err))
-					return
-				}
-			}
-		}
+		read.all(func(i int, emit func(*storage.SpanBlock) error) error { return srcs[i].Scan(ctx, &q, masks, emit) })
 	}
 }
 

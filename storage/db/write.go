@@ -22,12 +22,12 @@ func (d *DB) Write(ctx context.Context, req storage.Request) (storage.Position, 
 		return 0, storage.Rejected{}, err
 	}
 	if req.Key == (storage.Key{}) {
-		return d.write(ctx, &req)
+		return d.write(&req)
 	}
 	for {
 		a, mine := d.keys.begin(req.Key)
 		if mine {
-			pos, rejected, err := d.write(ctx, &req)
+			pos, rejected, err := d.write(&req)
 			evicted := d.keys.finish(req.Key, a, pos, rejected, err != nil, d.deps.Now())
 			d.m.evicted.Add(float64(evicted))
 			return pos, rejected, err
@@ -93,7 +93,7 @@ func (d *DB) admit(need *[4]int64) error {
 	return nil
 }
 
-func (d *DB) write(ctx context.Context, req *storage.Request) (storage.Position, storage.Rejected, error) {
+func (d *DB) write(req *storage.Request) (storage.Position, storage.Rejected, error) {
 	need := sizes(req)
 	if err := d.admit(&need); err != nil {
 		return 0, storage.Rejected{}, err
@@ -132,7 +132,6 @@ func (d *DB) write(ctx context.Context, req *storage.Request) (storage.Position,
 	}
 	d.full.Store(false)
 	d.count(req)
-	_ = ctx
 	return pos + 1, req.Rejected, nil
 }
 

@@ -353,10 +353,10 @@ func (p *Part) block(t *part.Table, b int, q *storage.LogQuery, masks []Mask) (*
 	for i := range masks {
 		need |= storage.NeedsOfLogs(masks[i].Where)
 	}
-	rd := reader{p: p, t: t, b: b}
-	times := rd.ints("time")
-	if rd.err != nil {
-		return nil, rd.err
+	rd := reader{RowReader: part.RowReader{Table: t, Block: b}, p: p}
+	times := rd.Read("time").Ints
+	if rd.Err != nil {
+		return nil, rd.Err
 	}
 	rows := make([]int, 0, len(times))
 	for i, at := range times {
@@ -366,8 +366,8 @@ func (p *Part) block(t *part.Table, b int, q *storage.LogQuery, masks []Mask) (*
 	}
 	if q.Where != nil || len(masks) > 0 {
 		test := rd.fill(rows, times, need)
-		if rd.err != nil {
-			return nil, rd.err
+		if rd.Err != nil {
+			return nil, rd.Err
 		}
 		kept := rows[:0]
 		for i, row := range rows {
@@ -378,90 +378,44 @@ func (p *Part) block(t *part.Table, b int, q *storage.LogQuery, masks []Mask) (*
 		rows = kept
 	}
 	blk := rd.fill(rows, times, q.Columns)
-	return blk, rd.err
+	return blk, rd.Err
 }
 
-// reader reads columns of one block; its first error sticks.
+// reader reads rows of one block of p.
 type reader struct {
-	p   *Part
-	t   *part.Table
-	b   int
-	err error
+	part.RowReader
+	p *Part
 }
-
-func (r *reader) read(column string) part.Vector {
-	if r.err != nil {
-		return part.Vector{}
-	}
-	v, err := r.t.Read(column, r.b)
-	r.err = err
-	return v
-}
-
-func (r *reader) ints(column string) []int64 { return r.read(column).Ints }
-
-func (r *reader) indexes(column string, rows []int, n int) []uint32 {
-	if r.err != nil {
-		return nil
-	}
-	ns, err := r.t.Indexes(column, r.b, n)
-	if err != nil {
-		r.err = err
-		return nil
-	}
-	return pick(rows, ns, func(n int64) uint32 { return uint32(n) })
-}
-
-func pick[A, B any](rows []int, in []A, f func(A) B) []B {
-	if len(in) == 0 {
-		return nil
-	}
-	out := make([]B, len(rows))
-	for i, row := range rows {
-		out[i] = f(in[row])
-	}
-	return out
-}
-
-func same[A any](a A) A { return a }
 
 // fill reads the columns cols of the given rows.
 func (r *reader) fill(rows []int, times []int64, cols storage.LogColumns) *storage.LogBlock {
-	blk := &storage.LogBlock{Streams: r.p.streams, Resources: r.p.resources, Scopes: r.p.scopes, Time: pick(rows, times, same[int64])}
-	if len(rows) == 0 || r.err != nil {
+	blk := &storage.LogBlock{Streams: r.p.streams, Resources: r.p.resources, Scopes: r.p.scopes, Time: part.Pick(rows, times, part.Same[int64])}
+	if len(rows) == 0 || r.Err != nil {
 		return &storage.LogBlock{}
 	}
 	if cols&storage.LogStream != 0 {
-		blk.Stream = r.indexes("stream", rows, len(r.p.streams))
+		blk.Stream = r.Indexes("stream", rows, len(r.p.streams))
 	}
 	if cols&storage.LogResource != 0 {
-		blk.Resource = r.indexes("resource", rows, len(r.p.resources))
+		blk.Resource = r.Indexes("resource", rows, len(r.p.resources))
 	}
 	if cols&storage.LogScope != 0 {
-		blk.Scope = r.indexes("scope", rows, len(r.p.scopes))
+		blk.Scope = r.Indexes("scope", rows, len(r.p.scopes))
 	}
 	if cols&storage.LogBody != 0 {
 		blk.Body = r.bodies(rows)
 	}
 	if cols&storage.LogAttrs != 0 {
-		ss := r.read("attrs").Strs
-		blk.Attrs = pick(rows, ss, func(s string) telemetry.Attrs {
-			d := telemetry.NewDecoder(s)
-			as := d.Attrs()
-			if d.Err() != nil && r.err == nil {
-				r.err = r.t.Corrupt("attrs", r.b, "%v", d.Err())
-			}
-			return as
-		})
+		blk.Attrs = part.Decoded(&r.RowReader, "attrs", rows, (*telemetry.Decoder).Attrs)
 	}
 	if cols&storage.LogSeverity != 0 {
-		blk.Severity = pick(rows, r.ints("severity"), func(n int64) uint8 { return uint8(n) })
-		blk.SeverityText = pick(rows, r.read("severity_text").Strs, same[string])
+		blk.Severity = part.Pick(rows, r.Read("severity").Ints, func(n int64) uint8 { return uint8(n) })
+		blk.SeverityText = part.Pick(rows, r.Read("severity_text").Strs, part.Same[string])
 	}
 	if cols&storage.LogTraceID != 0 {
-		traces, spans := r.read("trace").Fixed, r.read("span").Fixed
-		blk.Flags = pick(rows, r.ints("flags"), func(n int64) uint32 { return uint32(n) })
-		if r.err == nil {
+		traces, spans := r.Read("trace").Fixed, r.Read("span").Fixed
+		blk.Flags = part.Pick(rows, r.Read("flags").Ints, func(n int64) uint32 { return uint32(n) })
+		if r.Err == nil {
 			blk.TraceID, blk.SpanID = make([]telemetry.TraceID, len(rows)), make([]telemetry.SpanID, len(rows))
 			for i, row := range rows {
 				copy(blk.TraceID[i][:], traces[row*16:])
@@ -470,23 +424,23 @@ func (r *reader) fill(rows []int, times []int64, cols storage.LogColumns) *stora
 		}
 	}
 	if cols&storage.LogObserved != 0 {
-		blk.Observed = pick(rows, r.ints("observed"), same[int64])
+		blk.Observed = part.Pick(rows, r.Read("observed").Ints, part.Same[int64])
 		for i := range blk.Observed {
 			blk.Observed[i] += blk.Time[i]
 		}
-		blk.EventName = pick(rows, r.read("event").Strs, same[string])
-		blk.Dropped = pick(rows, r.ints("dropped"), func(n int64) uint32 { return uint32(n) })
-		blk.Inferred = pick(rows, r.ints("inferred"), func(n int64) bool { return n != 0 })
+		blk.EventName = part.Pick(rows, r.Read("event").Strs, part.Same[string])
+		blk.Dropped = part.Pick(rows, r.Read("dropped").Ints, func(n int64) uint32 { return uint32(n) })
+		blk.Inferred = part.Pick(rows, r.Read("inferred").Ints, func(n int64) bool { return n != 0 })
 	}
-	if r.err != nil {
+	if r.Err != nil {
 		return &storage.LogBlock{}
 	}
 	return blk
 }
 
 func (r *reader) bodies(rows []int) []telemetry.Value {
-	kinds, texts := r.ints("kind"), r.read("body").Strs
-	if r.err != nil {
+	kinds, texts := r.Read("kind").Ints, r.Read("body").Strs
+	if r.Err != nil {
 		return nil
 	}
 	out := make([]telemetry.Value, len(rows))
@@ -497,8 +451,8 @@ func (r *reader) bodies(rows []int) []telemetry.Value {
 		}
 		d := telemetry.NewDecoder(texts[row])
 		out[i] = d.Value()
-		if d.Err() != nil && r.err == nil {
-			r.err = r.t.Corrupt("body", r.b, "row %s: %v", strconv.Itoa(row), d.Err())
+		if d.Err() != nil && r.Err == nil {
+			r.Err = r.Table.Corrupt("body", r.Block, "row %s: %v", strconv.Itoa(row), d.Err())
 		}
 	}
 	return out

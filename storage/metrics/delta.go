@@ -178,7 +178,8 @@ func (d *Deltas) AppendTo(dst []byte) []byte {
 		s := telemetry.Series{Labels: k.labels, Delta: true}
 		if st.fh != nil {
 			s.Histograms = []telemetry.HistogramSample{{T: st.last, ST: st.start, FH: st.fh}}
-		} else {
+		}
+		if st.fh == nil || st.v != 0 { // a series may have had both
 			s.Samples = []telemetry.Sample{{T: st.last, ST: st.start, V: st.v}}
 		}
 		dst = telemetry.AppendSeries(dst, &s)

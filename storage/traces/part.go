@@ -302,10 +302,10 @@ func (p *Part) traceBlocks(ids []telemetry.TraceID, t *part.Table, wanted map[in
 
 // block reads block b in two steps: the columns that decide, then the wanted columns of the rows that stay.
 func (p *Part) block(t *part.Table, b int, q *storage.SpanQuery, masks []Mask) (*storage.SpanBlock, error) {
-	rd := reader{p: p, t: t, b: b}
-	starts := rd.read("start").Ints
-	if rd.err != nil {
-		return nil, rd.err
+	rd := reader{RowReader: part.RowReader{Table: t, Block: b}, p: p}
+	starts := rd.Read("start").Ints
+	if rd.Err != nil {
+		return nil, rd.Err
 	}
 	rows := make([]int, 0, len(starts))
 	for i, at := range starts {
@@ -319,8 +319,8 @@ func (p *Part) block(t *part.Table, b int, q *storage.SpanQuery, masks []Mask) (
 			need |= storage.NeedsOfSpans(masks[i].Where)
 		}
 		test := rd.fill(rows, starts, need)
-		if rd.err != nil {
-			return nil, rd.err
+		if rd.Err != nil {
+			return nil, rd.Err
 		}
 		kept := rows[:0]
 		for i, row := range rows {
@@ -331,74 +331,26 @@ func (p *Part) block(t *part.Table, b int, q *storage.SpanQuery, masks []Mask) (
 		rows = kept
 	}
 	blk := rd.fill(rows, starts, q.Columns)
-	return blk, rd.err
+	return blk, rd.Err
 }
 
-// reader reads columns of one block; its first error sticks.
+// reader reads rows of one block of p.
 type reader struct {
-	p   *Part
-	t   *part.Table
-	b   int
-	err error
-}
-
-func (r *reader) read(column string) part.Vector {
-	if r.err != nil {
-		return part.Vector{}
-	}
-	v, err := r.t.Read(column, r.b)
-	r.err = err
-	return v
-}
-
-func (r *reader) indexes(column string, rows []int, n int) []uint32 {
-	if r.err != nil {
-		return nil
-	}
-	ns, err := r.t.Indexes(column, r.b, n)
-	if err != nil {
-		r.err = err
-		return nil
-	}
-	return pick(rows, ns, func(n int64) uint32 { return uint32(n) })
-}
-
-func pick[A, B any](rows []int, in []A, f func(A) B) []B {
-	if len(in) == 0 {
-		return nil
-	}
-	out := make([]B, len(rows))
-	for i, row := range rows {
-		out[i] = f(in[row])
-	}
-	return out
-}
-
-func same[A any](a A) A { return a }
-
-// decoded reads a column of binary values.
-func decoded[V any](r *reader, column string, rows []int, f func(*telemetry.Decoder) V) []V {
-	return pick(rows, r.read(column).Strs, func(s string) V {
-		d := telemetry.NewDecoder(s)
-		v := f(d)
-		if d.Err() != nil && r.err == nil {
-			r.err = r.t.Corrupt(column, r.b, "%v", d.Err())
-		}
-		return v
-	})
+	part.RowReader
+	p *Part
 }
 
 // fill reads the columns cols, and those that are always there, of the given rows.
 func (r *reader) fill(rows []int, starts []int64, cols storage.SpanColumns) *storage.SpanBlock {
-	if len(rows) == 0 || r.err != nil {
+	if len(rows) == 0 || r.Err != nil {
 		return &storage.SpanBlock{}
 	}
-	blk := &storage.SpanBlock{Resources: r.p.resources, Scopes: r.p.scopes, Start: pick(rows, starts, same[int64])}
-	traces, spans, parents := r.read("trace").Fixed, r.read("span").Fixed, r.read("parent").Fixed
-	blk.Duration = pick(rows, r.read("duration").Ints, same[int64])
-	blk.Kind = pick(rows, r.read("kind").Ints, func(n int64) telemetry.SpanKind { return telemetry.SpanKind(n) })
-	blk.Status = pick(rows, r.read("status").Ints, func(n int64) telemetry.StatusCode { return telemetry.StatusCode(n) })
-	if r.err != nil {
+	blk := &storage.SpanBlock{Resources: r.p.resources, Scopes: r.p.scopes, Start: part.Pick(rows, starts, part.Same[int64])}
+	traces, spans, parents := r.Read("trace").Fixed, r.Read("span").Fixed, r.Read("parent").Fixed
+	blk.Duration = part.Pick(rows, r.Read("duration").Ints, part.Same[int64])
+	blk.Kind = part.Pick(rows, r.Read("kind").Ints, func(n int64) telemetry.SpanKind { return telemetry.SpanKind(n) })
+	blk.Status = part.Pick(rows, r.Read("status").Ints, func(n int64) telemetry.StatusCode { return telemetry.StatusCode(n) })
+	if r.Err != nil {
 		return &storage.SpanBlock{}
 	}
 	blk.TraceID, blk.SpanID, blk.ParentID = make([]telemetry.TraceID, len(rows)), make([]telemetry.SpanID, len(rows)), make([]telemetry.SpanID, len(rows))
@@ -408,36 +360,36 @@ func (r *reader) fill(rows []int, starts []int64, cols storage.SpanColumns) *sto
 		copy(blk.ParentID[i][:], parents[row*8:])
 	}
 	if cols&storage.SpanResource != 0 {
-		blk.Resource = r.indexes("resource", rows, len(r.p.resources))
+		blk.Resource = r.Indexes("resource", rows, len(r.p.resources))
 	}
 	if cols&storage.SpanScope != 0 {
-		blk.Scope = r.indexes("scope", rows, len(r.p.scopes))
+		blk.Scope = r.Indexes("scope", rows, len(r.p.scopes))
 	}
 	if cols&storage.SpanNames != 0 {
-		blk.Name = pick(rows, r.read("name").Strs, same[string])
+		blk.Name = part.Pick(rows, r.Read("name").Strs, part.Same[string])
 	}
 	if cols&storage.SpanAttrs != 0 {
-		blk.Attrs = decoded(r, "attrs", rows, (*telemetry.Decoder).Attrs)
+		blk.Attrs = part.Decoded(&r.RowReader, "attrs", rows, (*telemetry.Decoder).Attrs)
 	}
 	if cols&storage.SpanEvents != 0 {
-		blk.Events = decoded(r, "events", rows, (*telemetry.Decoder).Events)
+		blk.Events = part.Decoded(&r.RowReader, "events", rows, (*telemetry.Decoder).Events)
 	}
 	if cols&storage.SpanLinks != 0 {
-		blk.Links = decoded(r, "links", rows, (*telemetry.Decoder).Links)
+		blk.Links = part.Decoded(&r.RowReader, "links", rows, (*telemetry.Decoder).Links)
 	}
 	if cols&storage.SpanMessages != 0 {
-		blk.StatusMessage = pick(rows, r.read("message").Strs, same[string])
-		blk.State = pick(rows, r.read("state").Strs, same[string])
-		blk.Flags = pick(rows, r.read("flags").Ints, func(n int64) uint32 { return uint32(n) })
-		as, es, ls := r.read("dropped_attrs").Ints, r.read("dropped_events").Ints, r.read("dropped_links").Ints
-		if r.err == nil {
+		blk.StatusMessage = part.Pick(rows, r.Read("message").Strs, part.Same[string])
+		blk.State = part.Pick(rows, r.Read("state").Strs, part.Same[string])
+		blk.Flags = part.Pick(rows, r.Read("flags").Ints, func(n int64) uint32 { return uint32(n) })
+		as, es, ls := r.Read("dropped_attrs").Ints, r.Read("dropped_events").Ints, r.Read("dropped_links").Ints
+		if r.Err == nil {
 			blk.Dropped = make([][3]uint32, len(rows))
 			for i, row := range rows {
 				blk.Dropped[i] = [3]uint32{uint32(as[row]), uint32(es[row]), uint32(ls[row])}
 			}
 		}
 	}
-	if r.err != nil {
+	if r.Err != nil {
 		return &storage.SpanBlock{}
 	}
 	return blk
