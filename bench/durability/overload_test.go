@@ -103,7 +103,7 @@ func TestOverload(t *testing.T) {
 			if err == nil {
 				peak.Store(max(peak.Load(), u.RSS))
 			}
-			time.Sleep(50 * time.Millisecond)
+			pause(end, 50*time.Millisecond)
 		}
 	})
 	wg.Go(func() {
@@ -118,7 +118,7 @@ func TestOverload(t *testing.T) {
 			}
 			f.mu.Unlock()
 			queries.Add(1)
-			time.Sleep(250 * time.Millisecond)
+			pause(end, 250*time.Millisecond)
 		}
 	})
 	due, sent, began := 0, 0, time.Now()
@@ -134,7 +134,7 @@ func TestOverload(t *testing.T) {
 			default:
 			}
 		}
-		time.Sleep(time.Millisecond)
+		pause(end, time.Millisecond)
 	}
 	wg.Wait()
 	u, err := s.Usage()
@@ -147,6 +147,16 @@ func TestOverload(t *testing.T) {
 	require.Less(t, u.PeakRSS, int64(limit))
 	f.check(t)
 	require.NoError(t, s.Stop(ctx))
+}
+
+// pause paces a load; it ends early with ctx.
+func pause(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-t.C:
+	}
 }
 
 // check requires that every acknowledged request is stored exactly once, whole.

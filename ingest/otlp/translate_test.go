@@ -606,7 +606,7 @@ func TestTimeWindowOff(t *testing.T) {
 func TestJSON(t *testing.T) {
 	r := newRecorder(t, nil)
 	body := fmt.Sprintf(`{"resourceSpans":[{"resource":{"attributes":[{"key":"service.name","value":{"stringValue":"my.service"}}]},
-		"scopeSpans":[{"scope":{"name":"my.library","version":"1.0.0"},"spans":[{"traceId":"5B8EFFF798038103D269B633813FC60C",
+		"scopeSpans":[{"scope":{"name":"my.scope","version":"1.0.0"},"spans":[{"traceId":"5B8EFFF798038103D269B633813FC60C",
 		"spanId":"EEE19B7EC3C1B174","parentSpanId":"EEE19B7EC3C1B173","name":"I'm a server span","startTimeUnixNano":"%d",
 		"endTimeUnixNano":%d,"kind":2,"unknown":{"x":[]},"attributes":[{"key":"n","value":{"intValue":"7"}},{"key":"m","value":{"intValue":8}}]}]}]}]}`,
 		now.UnixNano(), now.UnixNano())
