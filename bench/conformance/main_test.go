@@ -17,8 +17,8 @@ import (
 	"github.com/braidobs/braid/bench/harness"
 )
 
-// binary is the server under test, built once.
-var binary string
+// server is the binary under test, built once.
+var server string
 
 func TestMain(m *testing.M) {
 	code, err := run(m)
@@ -35,7 +35,7 @@ func run(m *testing.M) (int, error) {
 		return 1, err
 	}
 	defer os.RemoveAll(dir)
-	if binary, err = harness.Build(context.Background(), dir); err != nil {
+	if server, err = harness.Build(context.Background(), dir); err != nil {
 		return 1, err
 	}
 	return m.Run(), nil
@@ -46,7 +46,7 @@ func start(t *testing.T, dir, config string) *harness.Server {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
-	s, err := harness.Start(ctx, harness.Options{Binary: binary, Data: dir, Config: config})
+	s, err := harness.Start(ctx, harness.Options{Binary: server, Data: dir, Config: config})
 	require.NoError(t, err)
 	t.Cleanup(s.Kill)
 	return s
