@@ -42,7 +42,7 @@ test: ## run all tests with the race detector, shuffled
 
 test-long: ## run the long tests: metamorphic, crash, many random checks
 	@if [ -z "$(call tagged,long)" ]; then echo "no long tests"; else \
-		set -x; $(GO) test -tags long -timeout 60m $(call tagged,long); fi
+		set -x; $(GO) test -tags long -p 1 -timeout 60m $(call tagged,long); fi
 
 e2e: ## run the binaries on loopback and talk to them
 	@if [ -z "$(call tagged,e2e)" ]; then echo "no end-to-end tests"; else \

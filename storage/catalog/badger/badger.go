@@ -9,6 +9,7 @@ import (
 	"iter"
 	"log/slog"
 	"os"
+	"strings"
 	"time"
 
 	badgerdb "github.com/dgraph-io/badger/v4"
@@ -32,7 +33,8 @@ func Open(dir string, log *slog.Logger) (*Catalog, error) {
 	if err == nil {
 		return &Catalog{db: db, log: log}, nil
 	}
-	if _, statErr := os.Stat(dir); statErr != nil {
+	// Badger has no error of its own for a folder that another process has open.
+	if _, statErr := os.Stat(dir); statErr != nil || strings.Contains(err.Error(), "directory lock") {
 		return nil, fmt.Errorf("open catalog %s: %w", dir, err)
 	}
 	log.Warn("catalog cannot be opened and is rebuilt", "dir", dir, "err", err)
