@@ -34,8 +34,8 @@ run: ## build and run braid on loopback with its defaults
 
 demo: ## run braid with a small shop that sends it traces, logs and metrics
 	@mkdir -p bin
-	$(STATIC) -o bin/ ./cmd/braid ./bench/shop/cmd/shop
-	$(GO) run ./bench/demo $(ARGS)
+	$(STATIC) -o bin/ ./cmd/braid ./bench/shop/cmd/shop ./bench/demo
+	bin/demo $(ARGS)
 
 test: ## run all tests with the race detector, shuffled
 	CGO_ENABLED=1 $(GO) test -race -shuffle=on ./...
