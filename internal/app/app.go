@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/pprof"
 	"path/filepath"
 	"sync/atomic"
 	"time"
@@ -205,6 +206,9 @@ func (a *App) assemble(context.Context) error {
 	root.HandleFunc("GET /-/healthy", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "Braid is healthy.") })
 	root.HandleFunc("GET /-/ready", a.readiness)
 	root.HandleFunc("GET /{$}", a.index)
+	root.HandleFunc("GET /debug/pprof/", pprof.Index)
+	root.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
+	root.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
 	a.mux = root
 	return nil
 }

@@ -160,6 +160,12 @@ func mergeable(hs []*partHandle, limit int64) [][]*partHandle {
 	var run []*partHandle
 	var sum int64
 	end := func() {
+		// A part that outweighs all its younger neighbours together waits until they have grown: so a record is
+		// rewritten a few times in its life and not at each merge.
+		for len(run) >= mergeFrom && run[0].meta.Raw > sum-run[0].meta.Raw {
+			sum -= run[0].meta.Raw
+			run = run[1:]
+		}
 		if len(run) >= mergeFrom {
 			runs = append(runs, run)
 		}
