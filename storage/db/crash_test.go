@@ -271,6 +271,50 @@ func faultTrial(t *testing.T, seed uint64) {
 
 func TestFaults(t *testing.T) { seeds(t, crashPoints/2, faultTrial) }
 
+// readErrorTrial lets a read fail at any time: while the store recovers, answers, flushes or merges. Whoever needed
+// it gets the error, and nothing is lost by it.
+func readErrorTrial(t *testing.T, seed uint64) {
+	t.Helper()
+	rng := testRand(seed ^ 0x4ead)
+	disk := vfs.NewMem()
+	l := newLife(rng)
+	l.m = newMachine(disk)
+	defer func() { l.m.stop() }()
+	for range 3 {
+		l.m.fs = vfs.NewFault(disk, vfs.FailOp(vfs.OpRead, "*", 1+rng.Uint64N(150), syscall.EIO))
+		if err := l.m.open(t.Context()); err != nil {
+			require.ErrorIs(t, err, syscall.EIO)
+		} else {
+			for range 30 {
+				l.step(t)
+				if rng.IntN(4) == 0 {
+					l.ask(t)
+				}
+			}
+		}
+		l.m.stop()
+		disk = disk.KillClone() // what a process that ends leaves, its locks given back
+	}
+	l.m.fs = disk
+	require.NoError(t, l.m.open(t.Context()))
+	l.check(t)
+}
+
+// ask reads all log records; an error is that of the disk.
+func (l *life) ask(t *testing.T) {
+	t.Helper()
+	v, err := l.m.db.View(t.Context(), 0)
+	require.NoError(t, err)
+	for _, err := range v.Logs(t.Context(), storage.LogQuery{Tenant: tenant, Start: math.MinInt64, End: math.MaxInt64, Columns: storage.LogAll}) {
+		if err != nil {
+			require.ErrorIs(t, err, syscall.EIO)
+		}
+	}
+	require.NoError(t, v.Close())
+}
+
+func TestReadErrors(t *testing.T) { seeds(t, crashPoints/2, readErrorTrial) }
+
 // flipTrial flips one bit of one file at rest. What is lost must be named with file and offset.
 func flipTrial(t *testing.T, seed uint64) {
 	t.Helper()

@@ -9,10 +9,12 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/braidobs/braid/internal/telemetry"
 	"github.com/braidobs/braid/storage"
+	"github.com/braidobs/braid/storage/blob"
 	"github.com/braidobs/braid/storage/wal"
 )
 
@@ -297,8 +299,8 @@ func (d *DB) recoverState(ctx context.Context) error {
 	if err == nil {
 		return nil
 	}
-	if ctx.Err() != nil {
-		return ctx.Err()
+	if !errors.Is(err, errState) && !errors.Is(err, blob.ErrNotFound) && !errors.Is(err, blob.ErrTooBig) {
+		return fmt.Errorf("read snapshot: %w", err)
 	}
 	d.hole(fmt.Sprintf("snapshot %s cannot be read (%v): identities are read from the parts again, deletes and running delta sums are lost; restore it from a backup", name, err))
 	return d.rebuildDirectory(ctx)
@@ -360,6 +362,10 @@ func (d *DB) replay(ctx context.Context, now time.Time) error {
 		return fmt.Errorf("replay the write-ahead log: %w", err)
 	}
 	for _, h := range holes {
+		// A disk that cannot be read now may be readable later: going on would commit over what it holds.
+		if errno, ok := errors.AsType[syscall.Errno](h.Err); ok {
+			return fmt.Errorf("read the write-ahead log: %s at offset %d: %w; nothing is lost yet: repair the disk and start again", h.File, h.Offset, errno)
+		}
 		if storage.Position(h.To) > d.leastTo() || h.From == h.To {
 			d.hole(h.String())
 		}
