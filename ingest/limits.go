@@ -102,6 +102,11 @@ func (l *limiter) batch(b *telemetry.Batch) bool {
 }
 
 func (l *limiter) resource(b *telemetry.Batch) broken {
+	if b.Source != nil {
+		if err := b.Source.Check(len(b.Logs)); err != nil {
+			return broken{reasonMalformed, err.Error()}
+		}
+	}
 	if b.Resource != nil {
 		if br := l.attrs(b.Resource.Attrs, "a resource"); !br.none() {
 			return br
@@ -148,9 +153,8 @@ func (l *limiter) spans(b *telemetry.Batch) {
 }
 
 func (l *limiter) logs(b *telemetry.Batch) {
-	kept := b.Logs[:0]
 	var scope scopeCheck
-	for i := range b.Logs {
+	b.KeepLogs(func(i int) bool {
 		r := &b.Logs[i]
 		br := l.nano(r.Time, "a log record")
 		if br.none() {
@@ -165,11 +169,9 @@ func (l *limiter) logs(b *telemetry.Batch) {
 		if !br.none() {
 			l.rejected.Logs++
 			l.reject(storage.Logs, br, 1)
-			continue
 		}
-		kept = append(kept, *r)
-	}
-	b.Logs = kept
+		return br.none()
+	})
 }
 
 // scopeCheck remembers the answer for the last scope: neighbours share it.

@@ -50,7 +50,9 @@ func (s Signal) String() string {
 // decoded body. The zero key means that the request is exempt.
 type Key [16]byte
 
-// Request is what one sender sent at once: the unit of atomicity and of idempotence.
+// Request is what one sender sent at once: the unit of atomicity and of idempotence. Of batches with a
+// telemetry.Source the store keeps what it has not acknowledged before, without a window in time; the marks that it
+// compares with are those before the request, for all its batches.
 type Request struct {
 	Key     Key
 	Batches []telemetry.Batch
@@ -204,6 +206,24 @@ type EntityReader interface {
 	SeriesResources(ctx context.Context, q SeriesQuery) (map[telemetry.LabelSet][]telemetry.ResourceID, error)
 }
 
+// State is small keyed state that is as durable as the records: what alerting must know after a restart. It is safe
+// for concurrent use.
+type State interface {
+	// Set makes value the value of key, durably; an empty value removes the key. Keys have at most MaxStateKey bytes,
+	// values MaxStateValue.
+	Set(ctx context.Context, key string, value []byte) error
+	// Get returns the value of key, which the caller must not change, or nil.
+	Get(key string) []byte
+	// Keys returns the keys that begin with prefix, sorted.
+	Keys(prefix string) []string
+}
+
+// Limits of State.
+const (
+	MaxStateKey   = 1 << 10
+	MaxStateValue = 1 << 20
+)
+
 // Mask is a delete: what it covers is invisible at once and is rewritten away later.
 type Mask struct {
 	ID         uint64 // set by the store; rises
@@ -257,6 +277,8 @@ var (
 	ErrFull = errors.New("the disk is full")
 	// ErrTooLarge is wrapped when a request is too large for the log; a retry is of no use.
 	ErrTooLarge = errors.New("the request is too large")
+	// ErrStateFull is wrapped when there is more keyed state than storage.max_state allows.
+	ErrStateFull = errors.New("there is too much keyed state (setting storage.max_state)")
 	// ErrClosed is returned once the store is closed.
 	ErrClosed = errors.New("the store is closed")
 	// ErrViewExpired is wrapped by reads of a view that was held so long that its memory was taken back.

@@ -105,9 +105,12 @@ type batches struct {
 	known map[batchKey]int
 }
 
+var errSourceTwice = errors.New("a request has two resources of the same stream and file")
+
 type batchKey struct {
-	id      telemetry.ResourceID
-	dropped uint32
+	id           telemetry.ResourceID
+	dropped      uint32
+	stream, file string // of the source
 }
 
 // get returns the index of the batch of a resource.
@@ -116,9 +119,19 @@ func (t *batches) get(r pcommon.Resource, schemaURL string) (int, error) {
 	if err != nil {
 		return 0, err
 	}
+	attrs, src, err := takeSource(attrs)
+	if err != nil {
+		return 0, err
+	}
 	res := telemetry.NewResource(schemaURL, attrs)
 	res.Dropped = r.DroppedAttributesCount()
-	k := batchKey{res.ID, res.Dropped}
+	k := batchKey{id: res.ID, dropped: res.Dropped}
+	if src != nil {
+		k.stream, k.file = src.Stream, src.File
+		if _, ok := t.known[k]; ok {
+			return 0, errSourceTwice
+		}
+	}
 	if i, ok := t.known[k]; ok {
 		return i, nil
 	}
@@ -126,7 +139,7 @@ func (t *batches) get(r pcommon.Resource, schemaURL string) (int, error) {
 		t.known = make(map[batchKey]int)
 	}
 	t.known[k] = len(t.list)
-	t.list = append(t.list, telemetry.Batch{Resource: res})
+	t.list = append(t.list, telemetry.Batch{Resource: res, Source: src})
 	return len(t.list) - 1, nil
 }
 

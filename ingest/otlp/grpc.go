@@ -11,23 +11,45 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/encoding"
 	_ "google.golang.org/grpc/encoding/gzip" // registers gzip
+	"google.golang.org/grpc/mem"
+	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/types/known/emptypb"
 
 	"github.com/braidobs/braid/internal/httpapi"
 	"github.com/braidobs/braid/storage"
 )
 
-// ServerOptions returns the options of a gRPC server that receives OTLP: the largest message. Interceptors are the
-// business of the assembly.
+// ServerOptions returns the options of a gRPC server that receives OTLP: the largest message, and the codec that hands
+// messages over as they were sent. Interceptors are the business of the assembly.
 func (s *Server) ServerOptions() []grpc.ServerOption {
-	return []grpc.ServerOption{grpc.MaxRecvMsgSize(int(s.config.MaxBody))}
+	return []grpc.ServerOption{grpc.MaxRecvMsgSize(int(s.config.MaxBody)), grpc.ForceServerCodecV2(rawCodec{encoding.GetCodecV2("proto")})}
 }
 
-// Register adds the three services of OTLP to a gRPC server.
-//
-// Messages are declared as google.protobuf.Empty, to which all fields are unknown: so the handlers get the bytes as
-// they were sent, for the key of the request and for a look before they are decoded.
+// rawMessage is a message of protobuf as it is on the wire.
+type rawMessage []byte
+
+// rawCodec leaves raw messages alone: the handlers need the bytes for the key of the request and for a look before
+// they are decoded, and a malformed one gets an answer of ours.
+type rawCodec struct{ encoding.CodecV2 }
+
+// Marshal implements encoding.CodecV2.
+func (c rawCodec) Marshal(v any) (mem.BufferSlice, error) {
+	if m, ok := v.(*rawMessage); ok {
+		return mem.BufferSlice{mem.SliceBuffer(*m)}, nil
+	}
+	return c.CodecV2.Marshal(v)
+}
+
+// Unmarshal implements encoding.CodecV2.
+func (c rawCodec) Unmarshal(data mem.BufferSlice, v any) error {
+	if m, ok := v.(*rawMessage); ok {
+		*m = data.Materialize()
+		return nil
+	}
+	return c.CodecV2.Unmarshal(data, v)
+}
+
+// Register adds the three services of OTLP to a gRPC server that was made with ServerOptions.
 func (s *Server) Register(r grpc.ServiceRegistrar) {
 	for name, signal := range map[string]storage.Signal{
 		"trace.v1.TraceService": storage.Traces, "metrics.v1.MetricsService": storage.Metrics, "logs.v1.LogsService": storage.Logs,
@@ -65,17 +87,24 @@ func (s *Server) method(name string, signal storage.Signal) grpc.MethodHandler {
 	}
 }
 
-func (s *Server) call(ctx context.Context, signal storage.Signal, dec func(any) error) (*emptypb.Empty, int, error) {
-	var in emptypb.Empty
-	if err := dec(&in); err != nil {
+func (s *Server) call(ctx context.Context, signal storage.Signal, dec func(any) error) (*rawMessage, int, error) {
+	var body rawMessage
+	if err := dec(&body); err != nil {
 		return nil, 0, &httpapi.Error{Kind: httpapi.BadData, Message: "the request is malformed: " + printable(status.Convert(err).Message()), Err: err}
 	}
-	body := []byte(in.ProtoReflect().GetUnknown())
 	t, err := grpcTenant(ctx)
 	if err != nil {
 		return nil, len(body), err
 	}
-	rejected, err := s.export(ctx, signal, t, protobuf, body)
+	source, err := grpcSource(ctx)
+	if err != nil {
+		return nil, len(body), err
+	}
+	req := incoming{signal: signal, tenant: t, source: source, enc: protobuf, body: body}
+	if p, ok := peer.FromContext(ctx); ok {
+		req.peer = address(p.Addr.String())
+	}
+	rejected, err := s.export(ctx, req)
 	if err != nil {
 		return nil, len(body), err
 	}
@@ -83,9 +112,7 @@ func (s *Server) call(ctx context.Context, signal storage.Signal, dec func(any) 
 	if err != nil {
 		return nil, len(body), err
 	}
-	out := new(emptypb.Empty)
-	out.ProtoReflect().SetUnknown(b)
-	return out, len(body), nil
+	return (*rawMessage)(&b), len(body), nil
 }
 
 // RegisterCompression makes gRPC servers and clients of this process know zstd, with bounded memory; gzip they know

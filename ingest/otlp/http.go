@@ -3,6 +3,7 @@ package otlp
 import (
 	"mime"
 	"net/http"
+	"net/netip"
 	"strconv"
 	"strings"
 
@@ -70,6 +71,10 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, signal storage.Si
 	if err != nil {
 		return s.fail(w, r, enc, err), 0
 	}
+	source, err := httpSource(r)
+	if err != nil {
+		return s.fail(w, r, enc, err), 0
+	}
 	buf, _ := s.buffers.Get().(*[]byte)
 	if buf == nil {
 		buf = new([]byte)
@@ -79,7 +84,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, signal storage.Si
 		s.buffers.Put(buf)
 		return s.fail(w, r, enc, err), 0
 	}
-	rejected, err := s.export(r.Context(), signal, t, enc, body)
+	rejected, err := s.export(r.Context(), incoming{signal: signal, tenant: t, peer: address(r.RemoteAddr), source: source, enc: enc, body: body})
 	size = len(body)
 	if *buf = body; cap(body) <= maxPooled {
 		s.buffers.Put(buf)
@@ -93,6 +98,15 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, signal storage.Si
 	}
 	write(w, enc, http.StatusOK, out)
 	return http.StatusOK, size
+}
+
+// address returns the address of a host and port, or the zero one.
+func address(hostPort string) netip.Addr {
+	ap, err := netip.ParseAddrPort(hostPort)
+	if err != nil {
+		return netip.Addr{}
+	}
+	return ap.Addr().Unmap()
 }
 
 // wireOf returns the encoding that a content type names. Errors about unknown ones are written as JSON.

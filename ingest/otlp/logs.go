@@ -39,6 +39,10 @@ func translateLogs(ld plog.Logs, c Config, now time.Time) request {
 		b := &bs.list[i]
 		if b.Logs == nil {
 			b.Stream = stream(b.Resource.Attrs, c.StreamLabels)
+			if b.Source != nil {
+				b.Stream = agentStream(b.Resource.Attrs)
+				b.Source.Ends = make([]uint64, 0, n)
+			}
 			b.Logs = make([]telemetry.LogRecord, 0, n)
 		}
 		for _, sl := range rl.ScopeLogs().All() {
@@ -52,6 +56,12 @@ func translateLogs(ld plog.Logs, c Config, now time.Time) request {
 				if err != nil {
 					reject(1, err)
 					continue
+				}
+				if b.Source != nil {
+					if err := takeEndOf(b, &out); err != nil {
+						reject(1, err)
+						continue
+					}
 				}
 				if out.Time == 0 {
 					out.TimeInferred = true
@@ -67,6 +77,22 @@ func translateLogs(ld plog.Logs, c Config, now time.Time) request {
 	}
 	req.batches = bs.list
 	return req
+}
+
+// takeEndOf moves the position after a record from its attributes to the batch's source. When a record has none the
+// batch counts as a whole.
+func takeEndOf(b *telemetry.Batch, r *telemetry.LogRecord) error {
+	rest, end, ok, err := takeEnd(r.Attrs)
+	switch {
+	case err != nil:
+		return err
+	case !ok:
+		b.Source.Ends = nil
+	case b.Source.Ends != nil:
+		b.Source.Ends = append(b.Source.Ends, end)
+	}
+	r.Attrs = rest
+	return nil
 }
 
 func convertLog(r plog.LogRecord) (telemetry.LogRecord, error) {

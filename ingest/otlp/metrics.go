@@ -87,6 +87,11 @@ func translateMetrics(md pmetric.Metrics, c Config, maxLabels int, g *guard) (re
 			return request{}, err
 		}
 	}
+	for i := range t.bs.list {
+		if b := &t.bs.list[i]; len(b.Resource.Attrs) == 0 && b.Resource.SchemaURL == "" {
+			b.Resource = nil // their labels say what they are of
+		}
+	}
 	t.req.batches = t.bs.list
 	return t.req, nil
 }
@@ -218,7 +223,19 @@ func (t *metrics) metric(m pmetric.Metric) error {
 		t.reject(n, reasonTemporal, err)
 		return nil
 	}
-	name, err := t.namer.Build(otlptranslator.Metric{Name: m.Name(), Unit: m.Unit(), Type: typ.name})
+	scraped, err := t.scraped(m, &typ)
+	if err != nil {
+		t.reject(n, reasonName, err)
+		return nil
+	}
+	if scraped {
+		defer func(escape bool) { t.escape = escape }(t.escape)
+		t.escape = false
+	}
+	name := m.Name()
+	if !scraped {
+		name, err = t.namer.Build(otlptranslator.Metric{Name: m.Name(), Unit: m.Unit(), Type: typ.name})
+	}
 	if err == nil && name == "" {
 		err = errors.New("a metric has no name")
 	}
@@ -236,7 +253,7 @@ func (t *metrics) metric(m pmetric.Metric) error {
 	case pmetric.MetricTypeSum:
 		return points(t, m.Sum().DataPoints().All(), f, t.number)
 	case pmetric.MetricTypeHistogram:
-		if t.c.CustomBuckets {
+		if t.c.CustomBuckets || scraped {
 			return points(t, m.Histogram().DataPoints().All(), f, t.customBuckets)
 		}
 		return points(t, m.Histogram().DataPoints().All(), f, t.histogram)
@@ -247,6 +264,22 @@ func (t *metrics) metric(m pmetric.Metric) error {
 	default:
 		return nil
 	}
+}
+
+// scraped says whether a metric has Prometheus's names already, and puts its type right.
+func (t *metrics) scraped(m pmetric.Metric, typ *metricType) (bool, error) {
+	if m.Metadata().Len() == 0 {
+		return false, nil
+	}
+	v, ok := m.Metadata().Get(PrometheusType)
+	if !ok {
+		return false, nil
+	}
+	var err error
+	if typ.meta, err = telemetry.ParseMetricType(v.AsString()); err != nil {
+		return false, err
+	}
+	return true, nil
 }
 
 // metricType is the type of a metric as names and as metadata have it.

@@ -2,12 +2,16 @@ package otlp
 
 import (
 	"context"
+	"net/netip"
 	"strings"
 	"sync"
 	"time"
 
+	"go.opentelemetry.io/collector/pdata/plog"
 	"go.opentelemetry.io/collector/pdata/plog/plogotlp"
+	"go.opentelemetry.io/collector/pdata/pmetric"
 	"go.opentelemetry.io/collector/pdata/pmetric/pmetricotlp"
+	"go.opentelemetry.io/collector/pdata/ptrace"
 	"go.opentelemetry.io/collector/pdata/ptrace/ptraceotlp"
 	"google.golang.org/grpc/metadata"
 
@@ -17,17 +21,30 @@ import (
 	"github.com/braidobs/braid/storage"
 )
 
+// Payload is one decoded request; what belongs to another signal is empty.
+type Payload struct {
+	Signal  storage.Signal
+	Tenant  telemetry.Tenant
+	Peer    netip.Addr // of the connection
+	Traces  ptrace.Traces
+	Logs    plog.Logs
+	Metrics pmetric.Metrics
+}
+
 // Deps are what a server depends on.
 type Deps struct {
 	Pipeline *ingest.Pipeline
-	Errors   httpapi.Errors // asked before ingest.Classify
-	Now      func() time.Time
+	// Forward, when set, takes the requests instead of the pipeline, which then only counts. It owns the payload.
+	Forward func(ctx context.Context, p Payload) (storage.Rejected, error)
+	Errors  httpapi.Errors // asked before ingest.Classify
+	Now     func() time.Time
 }
 
 // Server answers OTLP requests. It may be used concurrently.
 type Server struct {
 	config   Config
 	pipeline *ingest.Pipeline
+	forward  func(ctx context.Context, p Payload) (storage.Rejected, error)
 	errors   httpapi.Errors
 	now      func() time.Time
 	bodies   *httpapi.Bodies
@@ -46,7 +63,7 @@ func New(c Config, d Deps) *Server {
 		return ingest.Classify(err)
 	}
 	return &Server{
-		config: c, pipeline: d.Pipeline, errors: d.Errors, now: d.Now, bodies: httpapi.NewBodies(c.MaxBody.Bytes()),
+		config: c, pipeline: d.Pipeline, forward: d.Forward, errors: d.Errors, now: d.Now, bodies: httpapi.NewBodies(c.MaxBody.Bytes()),
 	}
 }
 
@@ -58,12 +75,36 @@ const (
 	jsonText
 )
 
-// export decodes, translates and stores one request; body is not kept.
-func (s *Server) export(ctx context.Context, signal storage.Signal, tenant telemetry.Tenant, enc wire, body []byte) (storage.Rejected, error) {
+// incoming is one request as it came.
+type incoming struct {
+	signal storage.Signal
+	tenant telemetry.Tenant
+	peer   netip.Addr
+	source *telemetry.Source // of the whole request
+	enc    wire
+	body   []byte // not kept
+}
+
+// export decodes, translates and stores one request.
+func (s *Server) export(ctx context.Context, in incoming) (storage.Rejected, error) {
+	signal, tenant, body := in.signal, in.tenant, in.body
 	g := newGuard(s.config)
-	req, err := s.decode(signal, enc, body, g)
+	p, err := s.decode(signal, in.enc, body, g)
 	if err != nil {
 		return storage.Rejected{}, err
+	}
+	if s.forward != nil {
+		p.Tenant, p.Peer = tenant, in.peer
+		return s.forward(ctx, p)
+	}
+	req, err := s.translate(p, g)
+	if err != nil {
+		return storage.Rejected{}, err
+	}
+	if in.source != nil {
+		for i := range req.batches {
+			req.batches[i].Source = in.source
+		}
 	}
 	if err := ctx.Err(); err != nil {
 		return storage.Rejected{}, err
@@ -78,8 +119,9 @@ func (s *Server) export(ctx context.Context, signal storage.Signal, tenant telem
 	return s.pipeline.Write(ctx, tenant, key, req.batches, req.rejected)
 }
 
-// decode decodes and translates.
-func (s *Server) decode(signal storage.Signal, enc wire, body []byte, g *guard) (request, error) {
+// decode decodes a body whose cost the guard has looked at.
+func (s *Server) decode(signal storage.Signal, enc wire, body []byte, g *guard) (Payload, error) {
+	p := Payload{Signal: signal}
 	malformed := func(err error) error {
 		if _, ok := err.(*httpapi.Error); ok { //nolint:errorlint // made by the guard
 			return err
@@ -96,7 +138,7 @@ func (s *Server) decode(signal storage.Signal, enc wire, body []byte, g *guard) 
 		}[signal], 0)
 	}
 	if err != nil {
-		return request{}, malformed(err)
+		return p, malformed(err)
 	}
 	type message interface {
 		UnmarshalProto(b []byte) error
@@ -112,23 +154,33 @@ func (s *Server) decode(signal storage.Signal, enc wire, body []byte, g *guard) 
 	case storage.Traces:
 		m := ptraceotlp.NewExportRequest()
 		if err := unmarshal(m); err != nil {
-			return request{}, malformed(err)
+			return p, malformed(err)
 		}
-		return translateTraces(m.Traces()), nil
+		p.Traces = m.Traces()
 	case storage.Logs:
 		m := plogotlp.NewExportRequest()
 		if err := unmarshal(m); err != nil {
-			return request{}, malformed(err)
+			return p, malformed(err)
 		}
-		return translateLogs(m.Logs(), s.config, s.now()), nil
+		p.Logs = m.Logs()
 	case storage.Metrics:
 		m := pmetricotlp.NewExportRequest()
 		if err := unmarshal(m); err != nil {
-			return request{}, malformed(err)
+			return p, malformed(err)
 		}
-		return translateMetrics(m.Metrics(), s.config, s.pipeline.Config().MaxLabels, g)
+		p.Metrics = m.Metrics()
+	}
+	return p, nil
+}
+
+func (s *Server) translate(p Payload, g *guard) (request, error) {
+	switch p.Signal {
+	case storage.Traces:
+		return translateTraces(p.Traces), nil
+	case storage.Logs:
+		return translateLogs(p.Logs, s.config, s.now()), nil
 	default:
-		return request{}, httpapi.NotFoundf("there is no signal %d", signal)
+		return translateMetrics(p.Metrics, s.config, s.pipeline.Config().MaxLabels, g)
 	}
 }
 

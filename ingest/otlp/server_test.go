@@ -83,6 +83,13 @@ type rig struct {
 
 func newRig(t *testing.T, change func(*ingest.Config, *otlp.Config)) *rig {
 	t.Helper()
+	return newForwardingRig(t, change, nil)
+}
+
+func newForwardingRig(
+	t *testing.T, change func(*ingest.Config, *otlp.Config), forward func(context.Context, otlp.Payload) (storage.Rejected, error),
+) *rig {
+	t.Helper()
 	ic, oc := ingest.DefaultConfig(), otlp.DefaultConfig()
 	if change != nil {
 		change(&ic, &oc)
@@ -93,7 +100,7 @@ func newRig(t *testing.T, change func(*ingest.Config, *otlp.Config)) *rig {
 	clock := func() time.Time { return now }
 	s := otlp.New(oc, otlp.Deps{
 		Pipeline: ingest.New(ic, ingest.Deps{Writer: r.writer, Now: clock, Metrics: r.reg}),
-		Now:      clock,
+		Forward:  forward, Now: clock,
 	})
 	mux := http.NewServeMux()
 	for _, routes := range []map[string]http.Handler{s.Routes(), s.Aliases()} {

@@ -3,6 +3,8 @@ package telemetry
 import (
 	"encoding/hex"
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/prometheus/prometheus/model/exemplar"
 	"github.com/prometheus/prometheus/model/histogram"
@@ -174,13 +176,27 @@ const (
 	MetricStateset
 )
 
+// metricTypes returns the types as the Prometheus API spells them.
+func metricTypes() [8]string {
+	return [...]string{"unknown", "counter", "gauge", "histogram", "gaugehistogram", "summary", "info", "stateset"}
+}
+
 // String returns the type as the Prometheus API spells it.
 func (t MetricType) String() string {
-	names := [...]string{"unknown", "counter", "gauge", "histogram", "gaugehistogram", "summary", "info", "stateset"}
-	if int(t) < len(names) {
+	if names := metricTypes(); int(t) < len(names) {
 		return names[t]
 	}
 	return "unknown"
+}
+
+// ParseMetricType is the reverse of String.
+func ParseMetricType(s string) (MetricType, error) {
+	names := metricTypes()
+	i := slices.Index(names[:], s)
+	if i < 0 {
+		return MetricUnknown, fmt.Errorf("%q is no type of a metric; known are %s", s, strings.Join(names[:], ", "))
+	}
+	return MetricType(i), nil
 }
 
 // Metadata describes a metric family.
@@ -244,6 +260,76 @@ type Batch struct {
 	Spans    []Span
 	Logs     []LogRecord
 	Series   []Series
+	// Source is where a sender that numbers what it sends has the batch from; nil for other senders.
+	Source *Source
+}
+
+// Limits of what a sender says about a source.
+const (
+	MaxSourceStream = 512 // bytes
+	MaxSourceFile   = 64  // bytes
+)
+
+// Source is a piece of a numbered stream: what a sender reads in order from a file, say a container's log, or from
+// its own queue. It makes sending again harmless: the store remembers for each stream and file the largest position
+// that it acknowledged, and stores nothing at or below it. Positions rise with what is read and are otherwise the
+// sender's business.
+type Source struct {
+	Stream string // names the stream among all of the tenant's
+	File   string // names the file among those of the stream
+	From   uint64 // the position before the piece
+	To     uint64 // the position after it
+	// Ends are the positions after each of the batch's Logs. Without them the batch counts as a whole: it is stored
+	// unless To was acknowledged.
+	Ends []uint64
+}
+
+// Check returns what is wrong with s as the source of n log records, or nil.
+func (s *Source) Check(n int) error {
+	switch {
+	case s.Stream == "" || len(s.Stream) > MaxSourceStream:
+		return fmt.Errorf("the stream of a source must have 1 to %d bytes, not %d", MaxSourceStream, len(s.Stream))
+	case s.File == "" || len(s.File) > MaxSourceFile:
+		return fmt.Errorf("the file of a source must have 1 to %d bytes, not %d", MaxSourceFile, len(s.File))
+	case s.To < s.From:
+		return fmt.Errorf("a source ends at %d before it begins at %d", s.To, s.From)
+	case s.Ends != nil && len(s.Ends) != n:
+		return fmt.Errorf("a source has %d ends for %d log records", len(s.Ends), n)
+	}
+	last := s.From
+	for _, e := range s.Ends {
+		if e < last || e > s.To {
+			return fmt.Errorf("position %d of a source is not in order: it must lie between %d and %d", e, last, s.To)
+		}
+		last = e
+	}
+	return nil
+}
+
+// KeepLogs removes the log records for which keep is false, and their ends.
+func (b *Batch) KeepLogs(keep func(i int) bool) {
+	var ends []uint64
+	if b.Source != nil {
+		ends = b.Source.Ends
+	}
+	n := 0
+	for i := range b.Logs {
+		if !keep(i) {
+			continue
+		}
+		if n != i {
+			b.Logs[n] = b.Logs[i]
+			if ends != nil {
+				ends[n] = ends[i]
+			}
+		}
+		n++
+	}
+	clear(b.Logs[n:])
+	b.Logs = b.Logs[:n]
+	if ends != nil {
+		b.Source.Ends = ends[:n]
+	}
 }
 
 // Records returns the number of spans, log records and samples (float samples, histograms and exemplars).

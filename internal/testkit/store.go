@@ -30,6 +30,7 @@ type Store struct {
 	batches  []telemetry.Batch
 	end      storage.Position
 	keys     map[storage.Key]outcome
+	marks    map[[3]string]uint64 // of tenant, stream and file
 	dirs     map[telemetry.Tenant]*telemetry.Directory
 	warnings []string
 	open     int // views
@@ -49,7 +50,7 @@ var (
 // NewStore returns an empty store; pods that name no cluster are taken to be in the given one.
 func NewStore(cluster string) *Store {
 	return &Store{
-		cluster: cluster, keys: make(map[storage.Key]outcome), dirs: make(map[telemetry.Tenant]*telemetry.Directory),
+		cluster: cluster, keys: make(map[storage.Key]outcome), marks: make(map[[3]string]uint64), dirs: make(map[telemetry.Tenant]*telemetry.Directory),
 	}
 }
 
@@ -63,8 +64,12 @@ func (s *Store) Write(ctx context.Context, req storage.Request) (storage.Positio
 	if o, ok := s.keys[req.Key]; ok && req.Key != (storage.Key{}) {
 		return o.pos, o.rejected, nil
 	}
+	before := maps.Clone(s.marks)
 	for i := range req.Batches {
 		b := req.Batches[i]
+		if !s.once(&b, before) {
+			continue
+		}
 		b.Series = slices.DeleteFunc(slices.Clone(b.Series), func(se telemetry.Series) bool {
 			if !se.Delta {
 				return false
@@ -81,6 +86,24 @@ func (s *Store) Write(ctx context.Context, req storage.Request) (storage.Positio
 		s.keys[req.Key] = outcome{s.end, req.Rejected}
 	}
 	return s.end, req.Rejected, nil
+}
+
+// once removes what the batch's source sent before and says whether anything is to be stored. It needs mu.
+func (s *Store) once(b *telemetry.Batch, before map[[3]string]uint64) bool {
+	if b.Source == nil {
+		return true
+	}
+	k := [3]string{string(b.Tenant), b.Source.Stream, b.Source.File}
+	mark, known := before[k]
+	if known && b.Source.To <= mark {
+		return false
+	}
+	s.marks[k] = max(s.marks[k], b.Source.To)
+	if known && b.Source.Ends != nil {
+		ends := slices.Clone(b.Source.Ends)
+		b.KeepLogs(func(i int) bool { return ends[i] > mark })
+	}
+	return true
 }
 
 // observe tells the tenant's directory what the batch says about identity. It needs mu.

@@ -2,12 +2,14 @@ package db
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/braidobs/braid/internal/config"
+	"github.com/braidobs/braid/storage"
 	"github.com/braidobs/braid/storage/blob"
 	"github.com/braidobs/braid/storage/catalog"
 	"github.com/braidobs/braid/storage/wal"
@@ -24,6 +26,8 @@ type Config struct {
 	MergeBytes     config.Size     `yaml:"merge_bytes" help:"How much memory the records of small parts that are merged into one may take."`
 	RetryWindow    config.Duration `yaml:"retry_window" help:"How long a write request is remembered, so that a retry of it is stored once."`
 	RetryKeys      int             `yaml:"retry_keys" help:"How many write requests are remembered at most."`
+	MaxSources     int             `yaml:"max_sources" help:"How many numbered streams of senders, such as the logs of containers, are remembered, so that what is sent again is stored once. The one written to longest ago is forgotten first."`
+	MaxState       config.Size     `yaml:"max_state" help:"How much keyed state, such as the evidence of alerts, is kept."`
 	MaxDeltaSeries int             `yaml:"max_delta_series" help:"How many series of delta temporality are added up at once; the state of one takes some memory."`
 	MaxResources   int             `yaml:"max_resources" help:"How many resources are known for joins; later ones join nothing."`
 	Cluster        string          `yaml:"cluster" help:"The cluster of pods that do not name theirs."`
@@ -41,6 +45,8 @@ func DefaultConfig() Config {
 		MergeBytes:     64 << 20,
 		RetryWindow:    config.Duration(5 * time.Minute),
 		RetryKeys:      200_000,
+		MaxSources:     200_000,
+		MaxState:       64 << 20,
 		MaxDeltaSeries: 200_000,
 		MaxResources:   500_000,
 	}
@@ -77,6 +83,12 @@ func (c Config) Validate() error {
 	if c.RetryKeys < 1 {
 		errs.Field("retry_keys", errors.New("must be positive"))
 	}
+	if c.MaxSources < 1 {
+		errs.Field("max_sources", errors.New("must be positive"))
+	}
+	if c.MaxState < storage.MaxStateValue {
+		errs.Field("max_state", fmt.Errorf("must be at least %s", config.Size(storage.MaxStateValue)))
+	}
 	if c.MaxDeltaSeries < 1 {
 		errs.Field("max_delta_series", errors.New("must be positive"))
 	}
@@ -106,13 +118,17 @@ type metrics struct {
 	overloaded *prometheus.CounterVec // by reason
 	retries    prometheus.Counter
 	evicted    prometheus.Counter
-	flushes    *prometheus.CounterVec // by signal, outcome
-	merges     *prometheus.CounterVec
-	dropped    *prometheus.CounterVec // parts by reason
-	corrupt    prometheus.Counter
-	holes      prometheus.Counter
-	expired    prometheus.Counter
-	flushTime  *prometheus.HistogramVec
+	again      prometheus.Counter // records
+	// streams of sources forgotten
+	sourcesEvicted prometheus.Counter
+	stateFull      prometheus.Counter
+	flushes        *prometheus.CounterVec // by signal, outcome
+	merges         *prometheus.CounterVec
+	dropped        *prometheus.CounterVec // parts by reason
+	corrupt        prometheus.Counter
+	holes          prometheus.Counter
+	expired        prometheus.Counter
+	flushTime      *prometheus.HistogramVec
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -125,17 +141,20 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		return c
 	}
 	m := &metrics{
-		written:    counter("records_written_total", "Records made durable.", "signal"),
-		rejected:   counter("records_rejected_total", "Records that the store rejected.", "signal"),
-		overloaded: counter("writes_refused_total", "Writes refused for now.", "reason"),
-		retries:    counter("writes_retried_total", "Writes recognised as a retry and stored once.").WithLabelValues(),
-		evicted:    counter("retry_keys_evicted_total", "Keys of requests forgotten before the end of storage.retry_window because of storage.retry_keys.").WithLabelValues(),
-		flushes:    counter("flushes_total", "Flushes of memory into parts.", "signal", "outcome"),
-		merges:     counter("merges_total", "Merges and rewrites of parts.", "signal", "outcome"),
-		dropped:    counter("parts_dropped_total", "Parts dropped.", "signal", "reason"),
-		corrupt:    counter("parts_corrupt_total", "Parts set aside because they are corrupt.").WithLabelValues(),
-		holes:      counter("log_holes_total", "Holes found in the write-ahead log or in the chain of commits.").WithLabelValues(),
-		expired:    counter("views_expired_total", "Views cancelled because of storage.pinned_bytes.").WithLabelValues(),
+		written:        counter("records_written_total", "Records made durable.", "signal"),
+		rejected:       counter("records_rejected_total", "Records that the store rejected.", "signal"),
+		overloaded:     counter("writes_refused_total", "Writes refused for now.", "reason"),
+		retries:        counter("writes_retried_total", "Writes recognised as a retry and stored once.").WithLabelValues(),
+		evicted:        counter("retry_keys_evicted_total", "Keys of requests forgotten before the end of storage.retry_window because of storage.retry_keys.").WithLabelValues(),
+		again:          counter("records_sent_again_total", "Records of numbered streams that were acknowledged before and not stored again.").WithLabelValues(),
+		sourcesEvicted: counter("sources_evicted_total", "Numbered streams forgotten because of storage.max_sources.").WithLabelValues(),
+		stateFull:      counter("state_refused_total", "Keyed state refused because of storage.max_state.").WithLabelValues(),
+		flushes:        counter("flushes_total", "Flushes of memory into parts.", "signal", "outcome"),
+		merges:         counter("merges_total", "Merges and rewrites of parts.", "signal", "outcome"),
+		dropped:        counter("parts_dropped_total", "Parts dropped.", "signal", "reason"),
+		corrupt:        counter("parts_corrupt_total", "Parts set aside because they are corrupt.").WithLabelValues(),
+		holes:          counter("log_holes_total", "Holes found in the write-ahead log or in the chain of commits.").WithLabelValues(),
+		expired:        counter("views_expired_total", "Views cancelled because of storage.pinned_bytes.").WithLabelValues(),
 	}
 	m.flushTime = prometheus.NewHistogramVec(prometheus.HistogramOpts{
 		Name: "braid_storage_flush_seconds", Help: "Time to write and commit one flush.", Buckets: prometheus.ExponentialBuckets(0.01, 4, 7),

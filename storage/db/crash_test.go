@@ -32,10 +32,11 @@ type life struct {
 	pending []int        // writes without an answer: a client would retry them
 	tries   int
 	aged    bool
+	sender  sender
 }
 
 func newLife(rng *rand.Rand) *life {
-	return &life{rng: rng, acked: map[int]bool{}, deleted: map[int]bool{}, maybe: map[int]bool{}}
+	return &life{rng: rng, sender: sender{rng: rng}, acked: map[int]bool{}, deleted: map[int]bool{}, maybe: map[int]bool{}}
 }
 
 func at(n int) time.Time {
@@ -64,8 +65,12 @@ func (l *life) step(t *testing.T) {
 		} else {
 			l.pending = append(l.pending, n)
 		}
-	case p < 60:
+	case p < 57:
 		l.burst(t)
+	case p < 60:
+		for range 4 {
+			l.sender.send(t, l.m.db)
+		}
 	case p < 68 && len(l.pending) > 0 && !l.aged:
 		n := l.pending[0]
 		if l.write(t, n) {
@@ -135,6 +140,7 @@ func (l *life) delete(t *testing.T) {
 
 func (l *life) check(t *testing.T) {
 	t.Helper()
+	l.sender.check(t, l.m.db)
 	f, warnings := read(t, l.m.db)
 	require.Empty(t, warnings)
 	for n := range l.tries {
@@ -188,10 +194,14 @@ func crashTrial(t *testing.T, seed uint64) {
 		}
 		l.m.stop()
 		disk = crash.Disk()
+		l.sender.restart()
 	}
 	l.m.fs = disk
 	require.NoError(t, l.m.open(t.Context()))
 	l.check(t)
+	for end := l.sender.acked + 10; l.sender.next < end; {
+		require.True(t, l.sender.send(t, l.m.db))
+	}
 	for !l.aged && len(l.pending) > 0 { // what was not acknowledged is retried and is then there once
 		n := l.pending[0]
 		l.pending = l.pending[1:]

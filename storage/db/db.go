@@ -7,7 +7,7 @@
 // Merges, deletes and retention replace parts of one partition by further manifests. Recovery reads the
 // manifests and replays the log from the end of each chain.
 //
-// Locks, in the order in which they are taken: DB.flushMu, DB.deltaMu, retryKeys.mu, DB.mu, the heads' own,
+// Locks, in the order in which they are taken: the turns on sources, DB.flushMu, DB.deltaMu, retryKeys.mu, DB.mu, the heads' own,
 // partHandle.mu.
 package db
 
@@ -39,6 +39,7 @@ type DB struct {
 	m     *metrics
 	wal   wal.Log
 	keys  *retryKeys
+	turns *turns // on streams of sources
 	enc   *zstd.Encoder
 	dec   *zstd.Decoder
 	cache *part.Cache
@@ -61,6 +62,8 @@ type DB struct {
 	waiting   bool
 	committed *signalmetrics.Deltas
 	dirs      map[telemetry.Tenant]*telemetry.Directory
+	sources   *sources
+	state     values
 	masks     []mask
 	rewritten map[uint64][]string
 	current   *version
@@ -128,6 +131,7 @@ var (
 	_ storage.Writer = (*DB)(nil)
 	_ storage.Reader = (*DB)(nil)
 	_ storage.Admin  = (*DB)(nil)
+	_ storage.State  = (*DB)(nil)
 )
 
 // Open recovers the store: it reads the manifests, opens the log and replays what is not in parts. Background
@@ -141,6 +145,7 @@ func Open(ctx context.Context, cfg Config, deps Deps) (*DB, error) {
 	}
 	d := &DB{
 		cfg: cfg, deps: deps, log: deps.Log, m: newMetrics(deps.Metrics),
+		turns: newTurns(), sources: newSources(cfg.MaxSources), state: newValues(),
 		keys: newRetryKeys(cfg.RetryWindow.Std(), cfg.RetryKeys), kick: make(chan struct{}, 1),
 		deltas: signalmetrics.NewDeltas(cfg.MaxDeltaSeries), committed: signalmetrics.NewDeltas(cfg.MaxDeltaSeries),
 		moved: make(chan struct{}), dirs: make(map[telemetry.Tenant]*telemetry.Directory), rewritten: make(map[uint64][]string),

@@ -2,6 +2,7 @@ package db
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 
 	"github.com/braidobs/braid/internal/telemetry"
@@ -18,6 +19,27 @@ var (
 	ErrState      = errState
 	MaxRecordRaw  = maxRecordRaw
 )
+
+// EncodeSetting writes a record of keyed state.
+func EncodeSetting(key string, value []byte) []byte { return encodeSetting(setting{key, value}) }
+
+// DecodeSetting returns the keyed state of a record.
+func DecodeSetting(b []byte) (key string, value []byte, err error) {
+	r, err := decodeRecord(b)
+	if err != nil || r.setting == nil {
+		return "", nil, err
+	}
+	return r.setting.key, r.setting.value, nil
+}
+
+// DecodeMarks returns the sources of a record: tenant, stream, file, position.
+func DecodeMarks(b []byte) (marks []string, err error) {
+	r, err := decodeRecord(b)
+	for _, m := range r.marks {
+		marks = append(marks, fmt.Sprintf("%s %s %s %d", m.tenant, m.stream, m.file, m.to))
+	}
+	return marks, err
+}
 
 // DecodeRecord returns the request or the delete of a record.
 func DecodeRecord(b []byte) (*storage.Request, *storage.Mask, error) {
@@ -52,6 +74,7 @@ type State struct{ d *DB }
 // NewState returns an empty one.
 func NewState() *State {
 	return &State{&DB{
+		sources: newSources(1 << 20), state: newValues(),
 		cfg: Config{MaxResources: 1 << 20}, log: slog.New(slog.DiscardHandler),
 		committed: signalmetrics.NewDeltas(1 << 20), dirs: make(map[telemetry.Tenant]*telemetry.Directory),
 	}}
@@ -67,6 +90,12 @@ func (s *State) Encode() []byte { return s.d.appendState(nil) }
 func (s *State) Counts() (masks, deltas, tenants int) {
 	return len(s.d.masks), s.d.committed.Len(), len(s.d.dirs)
 }
+
+// Sources returns how many streams of sources it knows, Values how many keys.
+func (s *State) Sources() int { return s.d.sources.len() }
+
+// Values returns how many keys have state.
+func (s *State) Values() int { return len(s.d.state.known) }
 
 // Abandon releases memory and goroutines without flushing, as a crash would: tests reopen the same files.
 func (d *DB) Abandon() error {

@@ -61,7 +61,7 @@ func FuzzPart(f *testing.F) {
 // is read again the same.
 func FuzzRecord(f *testing.F) {
 	seed(f, goldenDir+"/*.rec")
-	for _, name := range []string{"request", "delete"} {
+	for _, name := range []string{"request", "delete", "sourced", "setting"} {
 		b, err := os.ReadFile(goldenDir + "/" + name + ".rec")
 		require.NoError(f, err)
 		body, err := s2.Decode(nil, b[2:])
@@ -69,7 +69,10 @@ func FuzzRecord(f *testing.F) {
 		f.Add(body)
 	}
 	f.Fuzz(func(t *testing.T, in []byte) {
-		tries := [][]byte{append([]byte{1, 1}, s2.Encode(nil, in)...), append([]byte{1, 2}, s2.Encode(nil, in)...)}
+		var tries [][]byte
+		for kind := range byte(5) {
+			tries = append(tries, append([]byte{1, kind}, s2.Encode(nil, in)...))
+		}
 		if len(in) > 2 {
 			if n, err := s2.DecodedLen(in[2:]); err == nil && n < 1<<20 {
 				tries = append(tries, in)
@@ -82,10 +85,18 @@ func FuzzRecord(f *testing.F) {
 				continue
 			}
 			var enc []byte
-			if req != nil {
+			switch {
+			case req != nil:
 				enc = db.EncodeRequest(req)
-			} else {
+			case mask != nil:
 				enc = db.EncodeMask(mask)
+			default:
+				key, value, err := db.DecodeSetting(b)
+				require.NoError(t, err)
+				again, same, err := db.DecodeSetting(db.EncodeSetting(key, value))
+				require.NoError(t, err)
+				require.Equal(t, key+string(value), again+string(same))
+				continue
 			}
 			req2, mask2, err := db.DecodeRecord(enc)
 			require.NoError(t, err)
@@ -137,15 +148,21 @@ func manifest[M db.Manifest](t *testing.T, b []byte) {
 
 // FuzzState reads any bytes as a snapshot, as they are and with a right checksum.
 func FuzzState(f *testing.F) {
-	b, err := os.ReadFile(goldenDir + "/snapshot.state")
-	require.NoError(f, err)
-	f.Add(b)
-	f.Add(b[13:])
+	for _, name := range goldenSnapshots() {
+		b, err := os.ReadFile(name)
+		require.NoError(f, err)
+		f.Add(b)
+		f.Add(b[13:])
+	}
 	series := telemetry.AppendSeries(nil, &telemetry.Series{Labels: labelSet("__name__", "d"), Delta: true, Samples: []telemetry.Sample{{T: 2, ST: 1, V: 3}}})
 	f.Add(append(append([]byte{0, 1, 1, 'a'}, series...), 0))
 	f.Fuzz(func(t *testing.T, in []byte) {
-		signed := append([]byte("BRDSTATE\x01"), binary.LittleEndian.AppendUint32(nil, crc(in))...)
-		for _, b := range [][]byte{in, append(signed, in...)} {
+		tries := [][]byte{in}
+		for version := range byte(4) {
+			signed := binary.LittleEndian.AppendUint32(append([]byte("BRDSTATE"), version), crc(in))
+			tries = append(tries, append(signed, in...))
+		}
+		for _, b := range tries {
 			s := db.NewState()
 			if err := s.Load("x", b); err != nil {
 				require.ErrorIs(t, err, db.ErrState)

@@ -33,6 +33,7 @@ var rewrite = flag.Bool("rewrite", false, "write the golden files of the current
 
 const (
 	goldenDir   = "testdata/v1"
+	currentDir  = "testdata/v2" // what the current version writes, where that differs
 	goldenParts = "../part/testdata/v1"
 )
 
@@ -98,6 +99,8 @@ func TestGoldenRecords(t *testing.T) {
 	if *rewrite {
 		keep(t, goldenDir+"/request.rec", db.EncodeRequest(goldenRequest()))
 		keep(t, goldenDir+"/delete.rec", db.EncodeMask(goldenMask()))
+		keep(t, goldenDir+"/sourced.rec", db.EncodeRequest(&storage.Request{Key: storage.Key{1}, Batches: []telemetry.Batch{piece(3, 5), piece(50, 51)}}))
+		keep(t, goldenDir+"/setting.rec", db.EncodeSetting("key", []byte("value")))
 	}
 	b, err := os.ReadFile(goldenDir + "/request.rec")
 	require.NoError(t, err)
@@ -117,6 +120,19 @@ func TestGoldenRecords(t *testing.T) {
 	require.NoError(t, err)
 	require.Nil(t, req)
 	require.Equal(t, fmt.Sprintf("%+v", goldenMask()), fmt.Sprintf("%+v", mask))
+	b, err = os.ReadFile(goldenDir + "/sourced.rec")
+	require.NoError(t, err)
+	req, _, err = db.DecodeRecord(b)
+	require.NoError(t, err)
+	require.Len(t, req.Batches, 2)
+	marks, err := db.DecodeMarks(b)
+	require.NoError(t, err)
+	require.Equal(t, []string{"agent pod 0 5", "agent pod 1 11"}, marks)
+	b, err = os.ReadFile(goldenDir + "/setting.rec")
+	require.NoError(t, err)
+	key, value, err := db.DecodeSetting(b)
+	require.NoError(t, err)
+	require.Equal(t, "key value", key+" "+string(value))
 }
 
 // place returns a disk with the content of a directory.
@@ -164,27 +180,44 @@ func writeGoldenDirectory(t *testing.T) {
 	})
 	require.NoError(t, err)
 	write(20, 25)
+	_, _, err = m.db.Write(t.Context(), storage.Request{Batches: []telemetry.Batch{piece(0, 10)}})
+	require.NoError(t, err)
+	require.NoError(t, m.db.Set(t.Context(), senderKey, []byte("5")))
 	require.NoError(t, m.db.Flush(t.Context()))
 	write(25, 30)
+	_, _, err = m.db.Write(t.Context(), storage.Request{Batches: []telemetry.Batch{piece(10, 20)}})
+	require.NoError(t, err)
 	m.stop()
-	require.NoError(t, os.RemoveAll(goldenDir+"/data"))
+	require.NoError(t, os.RemoveAll(currentDir+"/data"))
 	walk(t, disk, "data", func(name string) {
 		b, err := vfs.ReadFile(disk, name, 1<<30)
 		require.NoError(t, err)
-		keep(t, filepath.Join(goldenDir, name), b)
-		if strings.HasSuffix(name, ".state") {
-			keep(t, goldenDir+"/snapshot.state", b)
-		}
+		keep(t, filepath.Join(currentDir, name), b)
 	})
 }
 
-// TestGoldenDirectory opens a data directory that version 1 wrote, reads it, and goes on with it.
+// TestGoldenDirectory opens a data directory that each version wrote, reads it, and goes on with it.
 func TestGoldenDirectory(t *testing.T) {
 	if *rewrite {
 		writeGoldenDirectory(t)
 	}
-	m := newMachine(place(t, goldenDir))
+	for _, dir := range []string{goldenDir, currentDir} {
+		t.Run(filepath.Base(dir), func(t *testing.T) { goOn(t, dir) })
+	}
+}
+
+func goOn(t *testing.T, dir string) {
+	t.Helper()
+	m := newMachine(place(t, dir))
 	requireOpen(t, m)
+	if dir == currentDir {
+		s := sender{rng: testRand(1), acked: 20, next: 5, ck: 5}
+		s.check(t, m.db)
+		for s.next < 50 {
+			require.True(t, s.send(t, m.db))
+		}
+		s.check(t, m.db)
+	}
 	look := func(tries int) {
 		f, warnings := read(t, m.db)
 		require.Empty(t, warnings)
@@ -208,14 +241,52 @@ func TestGoldenDirectory(t *testing.T) {
 	look(31)
 }
 
-func TestGoldenSnapshot(t *testing.T) {
-	b, err := os.ReadFile(goldenDir + "/snapshot.state")
+// goldenSnapshots are the snapshots by their version.
+func goldenSnapshots() []string {
+	return []string{goldenDir + "/snapshot.state", currentDir + "/snapshot.state"}
+}
+
+// writeGoldenSnapshot writes a snapshot with all that the current version knows.
+func writeGoldenSnapshot(t *testing.T) {
+	t.Helper()
+	disk := vfs.NewMem()
+	m := newMachine(disk)
+	requireOpen(t, m)
+	for n := range 3 {
+		_, _, err := m.db.Write(t.Context(), numbered(n, start))
+		require.NoError(t, err)
+	}
+	_, _, err := m.db.Write(t.Context(), storage.Request{Batches: []telemetry.Batch{piece(3, 5), piece(50, 51)}})
 	require.NoError(t, err)
-	s := db.NewState()
-	require.NoError(t, s.Load("x", b))
-	masks, deltas, dirs := s.Counts()
-	require.Equal(t, []int{1, 0, 1}, []int{masks, deltas, dirs})
-	require.Equal(t, b, s.Encode())
+	require.NoError(t, m.db.Set(t.Context(), "key", []byte("value")))
+	_, err = m.db.Delete(t.Context(), *goldenMask())
+	require.NoError(t, err)
+	require.NoError(t, m.db.Flush(t.Context()))
+	walk(t, disk, "data/blobs/meta", func(name string) {
+		b, err := vfs.ReadFile(disk, name, 1<<30)
+		require.NoError(t, err)
+		keep(t, goldenSnapshots()[1], b)
+	})
+}
+
+func TestGoldenSnapshot(t *testing.T) {
+	if *rewrite {
+		writeGoldenSnapshot(t)
+	}
+	for i, want := range [][]int{{1, 0, 1, 0, 0}, {1, 0, 2, 1, 1}} {
+		b, err := os.ReadFile(goldenSnapshots()[i])
+		require.NoError(t, err)
+		s := db.NewState()
+		require.NoError(t, s.Load("x", b))
+		masks, deltas, dirs := s.Counts()
+		require.Equal(t, want, []int{masks, deltas, dirs, s.Sources(), s.Values()})
+		again := db.NewState()
+		require.NoError(t, again.Load("x", s.Encode()))
+		require.Equal(t, s.Encode(), again.Encode())
+		if i == 1 {
+			require.Equal(t, b, s.Encode())
+		}
+	}
 }
 
 // writeGoldenParts writes the parts that a flush of goldenBatch makes.

@@ -17,6 +17,8 @@ const (
 	recordVersion = 1
 	recordRequest = 1
 	recordMask    = 2
+	recordSourced = 3 // a request with sources
+	recordSetting = 4
 
 	// maxRecordRaw bounds the unpacked size of a record.
 	maxRecordRaw = 256 << 20
@@ -24,23 +26,57 @@ const (
 
 var errRecord = errors.New("log record is malformed")
 
-// record is what one record of the log says: a request or a mask.
+// record is what one record of the log says: a request with the marks of its sources, a mask, or a setting.
 type record struct {
-	req  *storage.Request
-	mask *storage.Mask
+	req     *storage.Request
+	marks   []sourceMark
+	mask    *storage.Mask
+	setting *setting
 }
 
 func appendHeader(kind byte) []byte { return []byte{recordVersion, kind} }
 
 func encodeRequest(req *storage.Request) []byte {
 	var body []byte
+	kind := byte(recordRequest)
+	if marks := marksOf(req); len(marks) > 0 {
+		kind = recordSourced
+		body = appendMarks(body, marks)
+	}
 	body = append(body, req.Key[:]...)
 	body = appendRejected(body, &req.Rejected)
 	body = telemetry.AppendUvarint(body, uint64(len(req.Batches)))
 	for i := range req.Batches {
 		body = telemetry.AppendBatch(body, &req.Batches[i])
 	}
-	return append(appendHeader(recordRequest), s2.Encode(nil, body)...)
+	return append(appendHeader(kind), s2.Encode(nil, body)...)
+}
+
+func appendMarks(dst []byte, marks []sourceMark) []byte {
+	dst = telemetry.AppendUvarint(dst, uint64(len(marks)))
+	for _, m := range marks {
+		dst = telemetry.AppendString(dst, string(m.tenant))
+		dst = telemetry.AppendString(dst, m.stream)
+		dst = telemetry.AppendString(dst, m.file)
+		dst = telemetry.AppendUvarint(dst, m.to)
+	}
+	return dst
+}
+
+func readMarks(d *telemetry.Decoder) []sourceMark {
+	var marks []sourceMark
+	for range d.Count(4) {
+		m := sourceMark{sourceKey{telemetry.Tenant(d.Str()), d.Str()}, fileMark{d.Str(), d.Uvarint()}}
+		if d.Err() != nil {
+			return nil
+		}
+		marks = append(marks, m)
+	}
+	return marks
+}
+
+func encodeSetting(s setting) []byte {
+	return append(appendHeader(recordSetting), s2.Encode(nil, appendSetting(nil, s))...)
 }
 
 func appendRejected(dst []byte, r *storage.Rejected) []byte {
@@ -124,7 +160,10 @@ func decodeRecord(rec []byte) (record, error) {
 	d := telemetry.NewDecoderBytes(body)
 	var r record
 	switch rec[1] {
-	case recordRequest:
+	case recordRequest, recordSourced:
+		if rec[1] == recordSourced {
+			r.marks = readMarks(d)
+		}
 		r.req = &storage.Request{}
 		copy(r.req.Key[:], d.Take(len(r.req.Key)))
 		r.req.Rejected = readRejected(d)
@@ -136,6 +175,9 @@ func decodeRecord(rec []byte) (record, error) {
 		}
 	case recordMask:
 		r.mask = readMask(d)
+	case recordSetting:
+		s := readSetting(d)
+		r.setting = &s
 	default:
 		return record{}, fmt.Errorf("%w: unknown kind %d", errRecord, rec[1])
 	}

@@ -302,7 +302,7 @@ func (d *DB) recoverState(ctx context.Context) error {
 	if !errors.Is(err, errState) && !errors.Is(err, blob.ErrNotFound) && !errors.Is(err, blob.ErrTooBig) {
 		return fmt.Errorf("read snapshot: %w", err)
 	}
-	d.hole(fmt.Sprintf("snapshot %s cannot be read (%v): identities are read from the parts again, deletes and running delta sums are lost; restore it from a backup", name, err))
+	d.hole(fmt.Sprintf("snapshot %s cannot be read (%v): identities are read from the parts again; deletes, running delta sums, marks of numbered streams and keyed state are lost; restore it from a backup", name, err))
 	return d.rebuildDirectory(ctx)
 }
 
@@ -399,9 +399,18 @@ func (d *DB) replayRecord(ctx context.Context, pos storage.Position, at, now tim
 		d.mu.Unlock()
 		return nil
 	}
+	if rec.setting != nil {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		if pos >= d.chains[chainMeta].to {
+			d.state.set(*rec.setting)
+		}
+		d.applied = max(d.applied, pos+1)
+		return nil
+	}
 	d.keys.restore(rec.req.Key, pos+1, rec.req.Rejected, at, now)
 	d.mu.Lock()
-	d.applyTo(pos, rec.req, func(c chain) bool { return pos >= d.chains[c].to })
+	d.applyTo(pos, rec.req, rec.marks, func(c chain) bool { return pos >= d.chains[c].to })
 	d.applied = max(d.applied, pos+1)
 	var large []storage.Signal
 	for _, s := range signals() {

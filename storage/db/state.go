@@ -12,8 +12,12 @@ import (
 )
 
 // The snapshot of the state that is folded from all records: magic, version, CRC32C of the rest, then the masks,
-// the delta accumulators and the directories. See docs/format/state.md.
-const stateMagic = "BRDSTATE"
+// the delta accumulators, the directories and, since version 2, the marks of sources and the keyed state. See
+// docs/format/state.md.
+const (
+	stateMagic   = "BRDSTATE"
+	stateVersion = 2
+)
 
 var errState = errors.New("snapshot is corrupt")
 
@@ -35,7 +39,9 @@ func (d *DB) appendState(dst []byte) []byte {
 		dst = telemetry.AppendString(dst, string(t))
 		dst = d.dirs[t].AppendTo(dst)
 	}
-	head := append([]byte(stateMagic), 1)
+	dst = d.sources.appendTo(dst)
+	dst = d.state.appendTo(dst)
+	head := append([]byte(stateMagic), stateVersion)
 	sum := crc32.Checksum(dst, crc32.MakeTable(crc32.Castagnoli))
 	head = append(head, byte(sum), byte(sum>>8), byte(sum>>16), byte(sum>>24))
 	return append(head, dst...)
@@ -44,8 +50,8 @@ func (d *DB) appendState(dst []byte) []byte {
 // loadState reads what appendState wrote. It needs mu, or to be alone.
 func (d *DB) loadState(name string, b []byte) error {
 	n := len(stateMagic) + 5
-	if len(b) < n || !strings.HasPrefix(string(b[:n]), stateMagic+"\x01") {
-		return fmt.Errorf("%w: %s at offset 0: no snapshot of version 1 starts like this", errState, name)
+	if len(b) < n || !strings.HasPrefix(string(b[:n]), stateMagic) || b[len(stateMagic)] < 1 || b[len(stateMagic)] > stateVersion {
+		return fmt.Errorf("%w: %s at offset 0: no snapshot of version 1 to %d starts like this", errState, name, stateVersion)
 	}
 	sum := uint32(b[n-4]) | uint32(b[n-3])<<8 | uint32(b[n-2])<<16 | uint32(b[n-1])<<24
 	if sum != crc32.Checksum(b[n:], crc32.MakeTable(crc32.Castagnoli)) {
@@ -67,6 +73,10 @@ func (d *DB) loadState(name string, b []byte) error {
 			break
 		}
 		err = d.dir(t).Load(in)
+	}
+	if err == nil && in.Err() == nil && b[len(stateMagic)] >= 2 {
+		d.sources.load(in)
+		d.state.load(in)
 	}
 	if err == nil {
 		err = in.Err()

@@ -22,12 +22,12 @@ func (d *DB) Write(ctx context.Context, req storage.Request) (storage.Position, 
 		return 0, storage.Rejected{}, err
 	}
 	if req.Key == (storage.Key{}) {
-		return d.write(&req)
+		return d.writeOnce(ctx, &req)
 	}
 	for {
 		a, mine := d.keys.begin(req.Key)
 		if mine {
-			pos, rejected, err := d.write(&req)
+			pos, rejected, err := d.writeOnce(ctx, &req)
 			evicted := d.keys.finish(req.Key, a, pos, rejected, err != nil, d.deps.Now())
 			d.m.evicted.Add(float64(evicted))
 			return pos, rejected, err
@@ -42,6 +42,28 @@ func (d *DB) Write(ctx context.Context, req storage.Request) (storage.Position, 
 			return a.pos, a.rejected, nil
 		}
 	}
+}
+
+// writeOnce writes what of the request was not acknowledged before, as far as its sources tell.
+func (d *DB) writeOnce(ctx context.Context, req *storage.Request) (storage.Position, storage.Rejected, error) {
+	keys := sourcesOf(req)
+	if len(keys) == 0 {
+		return d.write(req)
+	}
+	release, err := d.turns.take(ctx, keys)
+	if err != nil {
+		return 0, storage.Rejected{}, err
+	}
+	defer release()
+	d.mu.Lock()
+	again := d.cut(req)
+	applied := d.applied
+	d.mu.Unlock()
+	d.m.again.Add(float64(again))
+	if len(req.Batches) == 0 {
+		return applied, req.Rejected, nil
+	}
+	return d.write(req)
 }
 
 // sizes returns the bytes that the request will take in the heads, by chain.
@@ -190,7 +212,7 @@ func (d *DB) count(req *storage.Request) {
 func (d *DB) apply(pos storage.Position, req *storage.Request) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.applyTo(pos, req, func(chain) bool { return true })
+	d.applyTo(pos, req, marksOf(req), func(chain) bool { return true })
 	d.advance(pos + 1)
 	for _, s := range signals() {
 		if n, _ := d.heads[s].size(); n >= int64(d.cfg.HeadBytes)/2 && d.frozen[s] == nil {
@@ -200,9 +222,12 @@ func (d *DB) apply(pos storage.Position, req *storage.Request) {
 }
 
 // applyTo applies a request to the chains that want it. It needs mu.
-func (d *DB) applyTo(pos storage.Position, req *storage.Request, wants func(chain) bool) {
+func (d *DB) applyTo(pos storage.Position, req *storage.Request, marks []sourceMark, wants func(chain) bool) {
 	meta := wants(chainMeta)
 	hasSeries := false
+	if meta {
+		d.mark(marks)
+	}
 	for i := range req.Batches {
 		b := &req.Batches[i]
 		hasSeries = hasSeries || len(b.Series) > 0
@@ -232,6 +257,13 @@ func (d *DB) applyTo(pos storage.Position, req *storage.Request, wants func(chai
 	}
 	if meta {
 		d.committed.Observe(req.Batches)
+	}
+}
+
+// mark moves the marks of sources. It needs mu.
+func (d *DB) mark(marks []sourceMark) {
+	for _, m := range marks {
+		d.m.sourcesEvicted.Add(float64(d.sources.advance(m)))
 	}
 }
 
