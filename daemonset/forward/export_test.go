@@ -1,0 +1,7 @@
+package forward
+
+// The format of the queue alone.
+var (
+	AppendRequest = appendRequest
+	DecodeRequest = decodeRequest
+)
