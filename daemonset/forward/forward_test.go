@@ -329,7 +329,9 @@ func TestQueueIsExact(t *testing.T) {
 					n += len(ok)
 				}
 				cancel()
-				_ = <-done // a disk that is gone is an error
+				if err := <-done; err != nil {
+					require.ErrorIs(t, err, vfs.ErrCrashed)
+				}
 				_ = q.Close()
 			}
 			disk = crash.Disk()
