@@ -187,6 +187,20 @@ func (t *Table) ByUID(uid string) *Pod {
 	return nil
 }
 
+// ByContainer returns the pod with a container, by the container's ID, and the container's name; or nil.
+func (t *Table) ByContainer(id string) (*Pod, string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, p := range t.pods {
+		for i := range p.Containers {
+			if p.Containers[i].ID == id {
+				return p, p.Containers[i].Name
+			}
+		}
+	}
+	return nil, ""
+}
+
 // ByName returns the pod with a name, or nil.
 func (t *Table) ByName(namespace, name string) *Pod {
 	t.mu.Lock()
