@@ -4,6 +4,8 @@ import (
 	"errors"
 	"time"
 
+	"github.com/prometheus/prometheus/promql/parser"
+
 	"github.com/braidobs/braid/internal/config"
 )
 
@@ -39,4 +41,12 @@ func (c Config) Validate() error {
 		e.Field("concurrency", errors.New("must be positive"))
 	}
 	return e.Err()
+}
+
+// Parser returns the parser of the dialect, for what reads PromQL without an engine.
+func (c Config) Parser() parser.Parser {
+	return parser.NewParser(parser.Options{
+		EnableExperimentalFunctions: c.Experimental, ExperimentalDurationExpr: c.Experimental,
+		EnableExtendedRangeSelectors: c.Experimental, EnableBinopFillModifiers: c.Experimental,
+	})
 }

@@ -18,6 +18,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/promql"
 	"github.com/prometheus/prometheus/promql/parser"
 	promstorage "github.com/prometheus/prometheus/storage"
@@ -30,21 +31,32 @@ import (
 	"github.com/braidobs/braid/storage"
 )
 
-// subqueryStep is the step of subqueries that name none: the default evaluation interval of Prometheus.
-const subqueryStep = time.Minute
+// defaultSubqueryStep is the default evaluation interval of Prometheus.
+const defaultSubqueryStep = time.Minute
+
+// Virtual answers for series that are not stored but made when they are asked for. Select returns the series in a range
+// of time, in milliseconds, both ends included, sorted; ok is false when the matchers do not ask for one of them, and
+// then the store is asked.
+type Virtual interface {
+	Select(ctx context.Context, tenant telemetry.Tenant, start, end int64, ms []*labels.Matcher) (set promstorage.SeriesSet, ok bool)
+}
 
 // Deps are what an engine depends on.
 type Deps struct {
 	Config   Config
 	Reader   storage.Reader
+	Virtual  Virtual         // nil for none
 	Observer *query.Observer // nil for none
 	Log      *slog.Logger    // of the engine; nil drops
+	// SubqueryStep is the step of subqueries that name none, the interval at which rules are evaluated; 0 is a minute.
+	SubqueryStep time.Duration
 }
 
 // Engine answers queries. It is safe for concurrent use.
 type Engine struct {
 	cfg      Config
 	reader   storage.Reader
+	virtual  Virtual
 	observer *query.Observer
 	parser   parser.Parser
 	engine   *promql.Engine
@@ -55,18 +67,15 @@ func New(d Deps) (*Engine, error) {
 	if err := d.Config.Validate(); err != nil {
 		return nil, err
 	}
-	on := d.Config.Experimental
-	e := &Engine{
-		cfg: d.Config, reader: d.Reader, observer: d.Observer,
-		parser: parser.NewParser(parser.Options{
-			EnableExperimentalFunctions: on, ExperimentalDurationExpr: on,
-			EnableExtendedRangeSelectors: on, EnableBinopFillModifiers: on,
-		}),
+	e := &Engine{cfg: d.Config, reader: d.Reader, virtual: d.Virtual, observer: d.Observer, parser: d.Config.Parser()}
+	step := d.SubqueryStep
+	if step <= 0 {
+		step = defaultSubqueryStep
 	}
 	e.engine = promql.NewEngine(promql.EngineOpts{
 		Logger: d.Log, MaxSamples: d.Config.MaxSamples, Timeout: d.Config.Timeout.Std(), LookbackDelta: d.Config.Lookback.Std(),
 		ActiveQueryTracker:       make(turns, d.Config.Concurrency),
-		NoStepSubqueryIntervalFn: func(int64) int64 { return subqueryStep.Milliseconds() },
+		NoStepSubqueryIntervalFn: func(int64) int64 { return step.Milliseconds() },
 		EnableAtModifier:         true, EnableNegativeOffset: true, EnablePerStepStats: true, Parser: e.parser,
 	})
 	return e, nil
@@ -82,7 +91,7 @@ func (e *Engine) Prometheus() *promql.Engine { return e.engine }
 func (e *Engine) Queryable(t telemetry.Tenant) promstorage.Queryable {
 	return promstorage.QueryableFunc(func(mint, maxt int64) (promstorage.Querier, error) {
 		v := &sharedView{reader: e.reader}
-		return &querier{view: v, tenant: t, mint: mint, maxt: maxt, done: v.close}, nil
+		return &querier{view: v, virtual: e.virtual, tenant: t, mint: mint, maxt: maxt, done: v.close}, nil
 	})
 }
 
@@ -119,7 +128,7 @@ func (e *Engine) Query(ctx context.Context, r Request) (a *Answer, err error) {
 	defer func() { done(err) }()
 	view := &sharedView{reader: e.reader, min: r.Min}
 	src := promstorage.QueryableFunc(func(mint, maxt int64) (promstorage.Querier, error) {
-		return &querier{view: view, tenant: r.Tenant, mint: mint, maxt: maxt}, nil
+		return &querier{view: view, virtual: e.virtual, tenant: r.Tenant, mint: mint, maxt: maxt}, nil
 	})
 	opts := promql.NewPrometheusQueryOpts(r.PerStepStats, r.Lookback)
 	var q promql.Query

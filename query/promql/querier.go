@@ -79,6 +79,7 @@ func (s *sharedView) close() error {
 // querier reads the series of one tenant in a time range.
 type querier struct {
 	view       *sharedView
+	virtual    Virtual // nil for none
 	tenant     telemetry.Tenant
 	mint, maxt int64
 	done       func() error // nil when the view is not the querier's own
@@ -88,13 +89,18 @@ var _ promstorage.Querier = (*querier)(nil)
 
 // Select implements promstorage.Querier. Series are always sorted.
 func (q *querier) Select(ctx context.Context, _ bool, hints *promstorage.SelectHints, ms ...*labels.Matcher) promstorage.SeriesSet {
-	v, err := q.view.get(ctx)
-	if err != nil {
-		return promstorage.ErrSeriesSet(wrap(err))
-	}
 	sq := storage.SeriesQuery{Tenant: q.tenant, Start: q.mint, End: q.maxt, Matchers: ms, Hints: hints}
 	if hints != nil {
 		sq.Start, sq.End, sq.Limit = hints.Start, hints.End, hints.Limit
+	}
+	if q.virtual != nil {
+		if set, ok := q.virtual.Select(ctx, q.tenant, sq.Start, sq.End, ms); ok {
+			return seriesSet{set}
+		}
+	}
+	v, err := q.view.get(ctx)
+	if err != nil {
+		return promstorage.ErrSeriesSet(wrap(err))
 	}
 	return seriesSet{v.Series(ctx, sq)}
 }
