@@ -16,7 +16,7 @@ XTOOLS        := v0.52.0
 tagged = $(sort $(dir $(shell grep -rlE --include='*_test.go' '^//go:build.*\b$(1)\b' . 2>/dev/null)))
 
 .DEFAULT_GOAL := check
-.PHONY: check help demo run build test test-long e2e fuzz bench bench-go generate lint fmt clean release-check tools
+.PHONY: check help demo run build test test-long e2e test-web plugin fuzz bench bench-go generate lint fmt clean release-check tools
 
 check: fmt lint test ## format, lint and test (what plain make does)
 
@@ -47,6 +47,21 @@ test-long: ## run the long tests: metamorphic, crash, many random checks
 e2e: ## run the binaries on loopback and talk to them
 	@if [ -z "$(call tagged,e2e)" ]; then echo "no end-to-end tests"; else \
 		set -x; $(GO) test -tags e2e -count=1 -timeout 20m $(call tagged,e2e); fi
+
+WEB := grafana-plugin
+
+$(WEB)/node_modules/.installed: $(WEB)/package-lock.json
+	cd $(WEB) && npm ci --ignore-scripts --no-audit --no-fund
+	@touch $@
+
+test-web: $(WEB)/node_modules/.installed ## check the front end of the Grafana plugin, in Chromium too
+	cd $(WEB) && npm run typecheck && npm run lint && npm run test:ci && npm run build
+	cd $(WEB) && GO='$(GO)' npm run browser
+
+plugin: $(WEB)/node_modules/.installed ## build the Grafana plugin into grafana-plugin/dist
+	cd $(WEB) && npm run build
+	for arch in amd64 arm64; do \
+		GOOS=linux GOARCH=$$arch $(STATIC) -o $(WEB)/dist/gpx_braid_linux_$$arch ./$(WEB)/pkg || exit 1; done
 
 fuzz: ## fuzz every target for T (make fuzz T=10m)
 	@set -e; for dir in $$(grep -rlE --include='*_test.go' '^func Fuzz' . | xargs -r -n1 dirname | sort -u); do \

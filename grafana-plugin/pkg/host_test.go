@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
-	"net/http/httputil"
-	"net/url"
 	"os"
 	"strings"
 	"sync"
@@ -73,16 +71,9 @@ func newRig(t *testing.T) *rig {
 	require.NoError(t, err)
 	t.Cleanup(srv.Stop)
 	require.NoError(t, srv.Fill(ctx, r.now))
-	target, err := url.Parse(srv.URL)
+	guard, err := lab.Guard(srv.URL, token)
 	require.NoError(t, err)
-	proxy := httputil.NewSingleHostReverseProxy(target)
-	front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
-		if req.Header.Get("Authorization") != "Bearer "+token {
-			http.Error(w, "who are you?", http.StatusUnauthorized)
-			return
-		}
-		proxy.ServeHTTP(w, req)
-	}))
+	front := httptest.NewServer(guard)
 	t.Cleanup(front.Close)
 	r.url = front.URL
 	r.launch(t)
@@ -150,7 +141,7 @@ func TestPluginInGrafanasPlace(t *testing.T) {
 			rows   int // of the first frame
 		}{
 			{`{"queryType":"metrics","expr":"sum by (service_name) (rate(shop_requests_total[5m]))"}`, 3, data.FrameTypeTimeSeriesMulti, 0},
-			{`{"queryType":"metrics","expr":"sum(container_memory_usage_bytes)","instant":true}`, 1, data.FrameTypeNumericMulti, 1},
+			{`{"queryType":"metrics","expr":"sum(container_memory_working_set_bytes)","instant":true}`, 1, data.FrameTypeNumericMulti, 1},
 			{`{"queryType":"logs","expr":"{service_namespace=\"shop\"}"}`, 1, data.FrameTypeLogLines, 13},
 			{`{"queryType":"trace","traceId":"` + lab.TraceID + `"}`, 1, "", 4},
 			{`{"queryType":"traceLogs","traceId":"` + lab.TraceID + `"}`, 1, data.FrameTypeLogLines, 5},
@@ -225,6 +216,20 @@ func TestPluginInGrafanasPlace(t *testing.T) {
 		require.Equal(t, 1, ofSpan[0].Rows())
 		body, _ := ofSpan[0].FieldByName("body")
 		require.Contains(t, body.At(0), "deadlock found")
+
+		// What is related to a service leads on to a resource of its own, by its ID.
+		out, err = r.host.QueryData(t.Context(), &backend.QueryDataRequest{
+			PluginContext: r.good(), Queries: []backend.DataQuery{r.query("A", `{"queryType":"resource","resource":"cart","kind":"service"}`)},
+		})
+		require.NoError(t, err)
+		related := out.Responses["A"].Frames[1:2]
+		kinds, _ := related[0].FieldByName("kind")
+		require.Equal(t, 4, related[0].Rows())
+		for i := range related[0].Rows() {
+			opened := follow(related, "id", "Open resource", i)
+			kind, _ := opened[0].FieldByName("kind")
+			require.Equal(t, kinds.At(i), kind.At(0))
+		}
 	})
 
 	t.Run("resources", func(t *testing.T) {
@@ -243,6 +248,29 @@ func TestPluginInGrafanasPlace(t *testing.T) {
 		got, err := r.host.Resource(t.Context(), &backend.CallResourceRequest{PluginContext: r.good(), Path: "api/v1/query", URL: "api/v1/query?query=up", Method: http.MethodGet})
 		require.NoError(t, err)
 		require.Equal(t, http.StatusNotFound, got.Status)
+	})
+
+	t.Run("dashboard", func(t *testing.T) {
+		// Every panel of the dashboard that comes with the plugin has something to show.
+		b, err := os.ReadFile("../src/dashboards/first.json")
+		require.NoError(t, err)
+		var board struct {
+			Panels []struct {
+				Title   string            `json:"title"`
+				Targets []json.RawMessage `json:"targets"`
+			} `json:"panels"`
+		}
+		require.NoError(t, json.Unmarshal([]byte(strings.NewReplacer("$service", "cart", "$trace", lab.TraceID).Replace(string(b))), &board))
+		require.Len(t, board.Panels, 7)
+		for _, p := range board.Panels {
+			require.NotEmpty(t, p.Targets, p.Title)
+			for _, target := range p.Targets {
+				out, err := r.host.QueryData(t.Context(), &backend.QueryDataRequest{PluginContext: r.good(), Queries: []backend.DataQuery{r.query("A", string(target))}})
+				require.NoError(t, err)
+				require.NoError(t, out.Responses["A"].Error, p.Title)
+				require.Positive(t, out.Responses["A"].Frames[0].Rows(), p.Title)
+			}
+		}
 	})
 
 	t.Run("settings", func(t *testing.T) {

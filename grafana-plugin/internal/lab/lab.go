@@ -10,6 +10,8 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -101,6 +103,22 @@ func (s *Server) Stop() {
 	_ = s.cmd.Process.Kill() // it may be gone already
 	<-s.died
 	http.DefaultClient.CloseIdleConnections()
+}
+
+// Guard stands in front of a server and wants a token, which the server itself cannot yet.
+func Guard(target, token string) (http.Handler, error) {
+	u, err := url.Parse(target)
+	if err != nil {
+		return nil, err
+	}
+	proxy := httputil.NewSingleHostReverseProxy(u)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Authorization") != "Bearer "+token {
+			http.Error(w, "who are you?", http.StatusUnauthorized)
+			return
+		}
+		proxy.ServeHTTP(w, r)
+	}), nil
 }
 
 // send posts OTLP as JSON. When it returns, the records can be queried.

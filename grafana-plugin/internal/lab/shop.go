@@ -166,16 +166,16 @@ func metrics(now time.Time) object {
 	var all []object
 	for k, service := range []string{"frontend", "cart", "database"} {
 		all = append(all, by(service,
-			object{"name": "container.memory.usage", "unit": "By", "gauge": object{"dataPoints": points(func(i int, _ time.Time) object {
+			object{"name": "container.memory.working_set", "unit": "By", "gauge": object{"dataPoints": points(func(i int, _ time.Time) object {
 				return object{"asInt": strconv.Itoa((100 + 20*k + i%9) << 20)}
 			})}},
 			object{"name": "shop.requests", "unit": "{request}", "sum": object{"aggregationTemporality": 2, "isMonotonic": true, "dataPoints": points(func(i int, _ time.Time) object {
 				return object{"asInt": strconv.Itoa(i*(30+k*10) + int(wave(i))), "attributes": attrs("route", "/"+service)}
 			})}},
-			object{"name": "shop.request.duration", "unit": "s", "histogram": object{"aggregationTemporality": 2, "dataPoints": points(func(i int, at time.Time) object {
+			object{"name": "http.server.request.duration", "unit": "s", "histogram": object{"aggregationTemporality": 2, "dataPoints": points(func(i int, at time.Time) object {
 				o := object{
 					"explicitBounds": []float64{0.01, 0.1, 1}, "bucketCounts": []string{strconv.Itoa(20 * i), strconv.Itoa(8 * i), strconv.Itoa(2 * i), "0"},
-					"count": strconv.Itoa(30 * i), "sum": 2*float64(i) + wave(i)/4, "attributes": attrs("route", "/"+service),
+					"count": strconv.Itoa(30 * i), "sum": 2*float64(i) + wave(i)/4, "attributes": attrs("http.route", "/"+service, "http.response.status_code", 200),
 				}
 				if at.Equal(now.Add(-2 * time.Minute)) {
 					o["exemplars"] = []object{{"timeUnixNano": nano(at), "asDouble": 0.823, "traceId": TraceID, "spanId": "eee19b7ec3c1b174"}}

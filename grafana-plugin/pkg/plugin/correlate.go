@@ -262,8 +262,7 @@ func (d *Datasource) resourceFrames(body []byte) (data.Frames, error) {
 		count("spans per minute", func(j int) (int64, int64) { return e.Spans.PerMinute[j][0], e.Spans.PerMinute[j][1] }, len(e.Spans.PerMinute))
 		count("failed spans per minute", func(j int) (int64, int64) { return e.Spans.PerMinute[j][0], e.Spans.PerMinute[j][2] }, len(e.Spans.PerMinute))
 	}
-	entities := d.entityTable("entities", list)
-	entities.Fields = append(entities.Fields,
+	entities := d.entityTable("entities", list,
 		data.NewField("series", nil, series), data.NewField("logLines", nil, lines), data.NewField("errorLines", nil, errorLines),
 		data.NewField("spans", nil, spans), data.NewField("failedSpans", nil, failures),
 		withUnit(data.NewField("spanRate", nil, rate), "reqps"), withUnit(data.NewField("errorRatio", nil, ratio), "percentunit"),
@@ -273,20 +272,35 @@ func (d *Datasource) resourceFrames(body []byte) (data.Frames, error) {
 	return frames, nil
 }
 
-// entityTable is a table of identities, each with a link to the resource query about it.
-func (d *Datasource) entityTable(name string, es []corrEntity) *data.Frame {
-	column := func(name string, get func(e *corrEntity) string) *data.Field {
+// entityTable is a table of identities, each with a link to the resource query about it. Columns of names that none of
+// them has are left out; more columns follow the ID.
+func (d *Datasource) entityTable(name string, es []corrEntity, more ...*data.Field) *data.Frame {
+	column := func(name string, get func(e *corrEntity) string) (field *data.Field, some bool) {
 		c := make([]string, len(es))
 		for i := range es {
 			c[i] = get(&es[i])
+			some = some || c[i] != ""
 		}
-		return data.NewField(name, nil, c)
+		return data.NewField(name, nil, c), some
 	}
-	return table(name,
-		column("kind", func(e *corrEntity) string { return e.Kind }), column("name", (*corrEntity).name),
-		withLinks(column("id", func(e *corrEntity) string { return e.ID }),
-			d.link("Open resource", map[string]any{"queryType": typeResource, "resource": "${__value.raw}"})),
-		column("cluster", func(e *corrEntity) string { return e.Cluster }),
-		column("namespace", func(e *corrEntity) string { return e.Namespace }), column("pod", func(e *corrEntity) string { return e.Pod }),
-		column("service", func(e *corrEntity) string { return e.Service }), column("host", func(e *corrEntity) string { return e.Host }))
+	kind, _ := column("kind", func(e *corrEntity) string { return e.Kind })
+	called, _ := column("name", (*corrEntity).name)
+	id, _ := column("id", func(e *corrEntity) string { return e.ID })
+	withLinks(id, d.link("Open resource", map[string]any{"queryType": typeResource, "resource": "${__value.raw}"}))
+	fields := append([]*data.Field{kind, called, id}, more...)
+	for _, c := range []struct {
+		name string
+		get  func(e *corrEntity) string
+	}{
+		{"cluster", func(e *corrEntity) string { return e.Cluster }},
+		{"namespace", func(e *corrEntity) string { return e.Namespace }},
+		{"pod", func(e *corrEntity) string { return e.Pod }},
+		{"service", func(e *corrEntity) string { return e.Service }},
+		{"host", func(e *corrEntity) string { return e.Host }},
+	} {
+		if field, some := column(c.name, c.get); some {
+			fields = append(fields, field)
+		}
+	}
+	return table(name, fields...)
 }

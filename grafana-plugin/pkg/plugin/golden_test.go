@@ -37,13 +37,13 @@ const recordedAt = "testdata/answers/now.txt"
 func goldenCases() map[string]string {
 	return map[string]string{
 		"metrics_range":     `{"queryType":"metrics","expr":"sum by (service_name) (rate(shop_requests_total[$__rate_interval]))","exemplars":false}`,
-		"metrics_legend":    `{"queryType":"metrics","expr":"container_memory_usage_bytes","legendFormat":"{{k8s_pod_name}} of {{ service_name }}","minStep":"5m"}`,
+		"metrics_legend":    `{"queryType":"metrics","expr":"container_memory_working_set_bytes","legendFormat":"{{k8s_pod_name}} of {{ service_name }}","minStep":"5m"}`,
 		"metrics_none":      `{"queryType":"metrics","expr":"no_such_metric"}`,
-		"metrics_exemplars": `{"queryType":"metrics","expr":"histogram_quantile(0.9, sum by (le) (rate(shop_request_duration_seconds_bucket[5m])))","exemplars":true,"minStep":"4m"}`,
+		"metrics_exemplars": `{"queryType":"metrics","expr":"histogram_quantile(0.9, sum by (le) (rate(http_server_request_duration_seconds_bucket[5m])))","exemplars":true,"minStep":"4m"}`,
 		"metrics_native":    `{"expr":"shop_queue_wait_seconds","minStep":"10m"}`,
-		"metrics_warning":   `{"expr":"histogram_quantile(7, sum by (le) (rate(shop_request_duration_seconds_bucket[5m])))","instant":true}`,
-		"instant":           `{"queryType":"metrics","expr":"sum by (k8s_pod_name) (container_memory_usage_bytes)","instant":true}`,
-		"instant_table":     `{"queryType":"metrics","expr":"sum by (k8s_pod_name, service_name) (container_memory_usage_bytes)","instant":true,"format":"table"}`,
+		"metrics_warning":   `{"expr":"histogram_quantile(7, sum by (le) (rate(http_server_request_duration_seconds_bucket[5m])))","instant":true}`,
+		"instant":           `{"queryType":"metrics","expr":"sum by (k8s_pod_name) (container_memory_working_set_bytes)","instant":true}`,
+		"instant_table":     `{"queryType":"metrics","expr":"sum by (k8s_pod_name, service_name) (container_memory_working_set_bytes)","instant":true,"format":"table"}`,
 		"instant_none":      `{"queryType":"metrics","expr":"no_such_metric","instant":true}`,
 		"scalar":            `{"queryType":"metrics","expr":"6*7","instant":true}`,
 		"string":            `{"queryType":"metrics","expr":"\"seven\"","instant":true}`,

@@ -92,13 +92,15 @@ export function QueryEditor({ query, onChange, onRunQuery, datasource }: Props) 
 
   return (
     <Stack direction="column" gap={1}>
-      <RadioButtonGroup
-        aria-label="Query type"
-        size="sm"
-        options={TABS}
-        value={type === 'traceLogs' || type === 'traceMetrics' ? 'trace' : type}
-        onChange={(queryType) => setAndRun({ queryType })}
-      />
+      <Stack>
+        <RadioButtonGroup
+          aria-label="Query type"
+          size="sm"
+          options={TABS}
+          value={type === 'traceLogs' || type === 'traceMetrics' ? 'trace' : type}
+          onChange={(queryType) => setAndRun({ queryType })}
+        />
+      </Stack>
       {type === 'metrics' && (
         <>
           {code('expr', 'PromQL', 'sum by (service_name) (rate(http_requests_total[$__rate_interval]))')}
