@@ -78,7 +78,8 @@ type Entity struct {
 	Host      string               `json:"host,omitempty"`
 }
 
-func entityOf(e *telemetry.Entity) Entity {
+// EntityOf returns an entity as answers have it.
+func EntityOf(e *telemetry.Entity) Entity {
 	out := Entity{Kind: e.Key.Kind, ID: e.Key.ID}
 	id := &e.Identity
 	switch e.Key.Kind {
@@ -132,8 +133,8 @@ func pivotal() []telemetry.EntityKind {
 	return []telemetry.EntityKind{telemetry.EntityPod, telemetry.EntityService}
 }
 
-// entities returns the pods and services behind resources.
-func entities(ctx context.Context, v storage.View, t telemetry.Tenant, ids []telemetry.ResourceID, from, to int64) ([]telemetry.Entity, error) {
+// Involved returns the pods and services behind resources.
+func Involved(ctx context.Context, v storage.View, t telemetry.Tenant, ids []telemetry.ResourceID, from, to int64) ([]telemetry.Entity, error) {
 	var out []telemetry.Entity
 	if len(ids) == 0 {
 		return nil, nil

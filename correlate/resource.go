@@ -107,14 +107,14 @@ func orAny(k telemetry.EntityKind) string {
 func (c *Correlator) resource(ctx context.Context, v storage.View, tenant telemetry.Tenant, e *telemetry.Entity, start, end int64) (*ResourceEntity, error) {
 	own := speakersOf(e)
 	ids := own.ids()
-	out := &ResourceEntity{Entity: entityOf(e), Resources: resourcesOf(e), Related: []Entity{}}
+	out := &ResourceEntity{Entity: EntityOf(e), Resources: resourcesOf(e), Related: []Entity{}}
 	related, err := v.Entities(ctx, tenant, telemetry.Query{Start: start, End: end, Resources: ids})
 	if err != nil {
 		return nil, err
 	}
 	for i := range related {
 		if related[i].Key != e.Key {
-			out.Related = append(out.Related, entityOf(&related[i]))
+			out.Related = append(out.Related, EntityOf(&related[i]))
 		}
 	}
 	sets, err := v.LabelSets(ctx, storage.SeriesQuery{Tenant: tenant, Start: start / 1e6, End: end / 1e6, Resources: ids})

@@ -134,13 +134,13 @@ func (c *Correlator) Trace(ctx context.Context, tenant telemetry.Tenant, id tele
 	for r := range resources {
 		ids = append(ids, r)
 	}
-	found, err := entities(ctx, v, tenant, ids, from, to)
+	found, err := Involved(ctx, v, tenant, ids, from, to)
 	if err != nil {
 		return nil, err
 	}
 	for i := range found {
 		e := &found[i]
-		te := TraceEntity{Entity: entityOf(e), Resources: resourcesOf(e), Link: resourceLink(e.Key, from, to)}
+		te := TraceEntity{Entity: EntityOf(e), Resources: resourcesOf(e), Link: resourceLink(e.Key, from, to)}
 		own := speakersOf(e)
 		for j := range t.Spans {
 			s := &t.Spans[j]
