@@ -106,15 +106,16 @@ func (c *client) get(ctx context.Context, path string, params url.Values) ([]byt
 }
 
 func (c *client) unreachable(ctx context.Context, err error) error {
-	var ne net.Error
-	switch {
-	case errors.Is(ctx.Err(), context.Canceled):
+	if errors.Is(ctx.Err(), context.Canceled) {
 		return failed(499, "the query was cancelled: %w", ctx.Err())
-	case errors.As(err, &ne) && ne.Timeout():
-		return failed(backend.StatusTimeout, "Braid at %s did not answer in time: narrow the query or the time range, or raise the timeout of the data source", c.set.base)
 	}
-	if ue, ok := errors.AsType[*url.Error](err); ok { // it repeats the whole URL, query and all
+	// A url.Error repeats the whole URL, query and all, and sees only what it wraps itself.
+	if ue, ok := errors.AsType[*url.Error](err); ok {
 		err = ue.Err
+	}
+	ne, ok := errors.AsType[net.Error](err)
+	if ok && ne.Timeout() || errors.Is(err, context.DeadlineExceeded) {
+		return failed(backend.StatusTimeout, "Braid at %s did not answer in time: narrow the query or the time range, or raise the timeout of the data source", c.set.base)
 	}
 	return failed(backend.StatusBadGateway, "Braid at %s cannot be reached from Grafana: %w. Is it running, and is the URL of the data source right?", c.set.base, err)
 }

@@ -42,13 +42,14 @@ func FuzzAnswers(f *testing.F) {
 		_, _ = w.Write(*body.Load())
 	}))
 	f.Cleanup(srv.Close)
+	ds := open(f, srv.URL, nil, nil)
 	f.Fuzz(func(t *testing.T, kind byte, in []byte) {
 		body.Store(&in)
 		b, err := json.Marshal(map[string]any{
 			"queryType": types[int(kind)%len(types)], "expr": "x", "traceId": "1", "resource": "r", "instant": kind > 100, "format": []string{"", "table"}[kind&1], "exemplars": kind&2 > 0,
 		})
 		require.NoError(t, err)
-		got := ask(t, open(t, srv.URL, nil, nil), time.Unix(1e9, 0), string(b))
+		got := ask(t, ds, time.Unix(1e9, 0), string(b))
 		if got.Error != nil {
 			require.Equal(t, backend.ErrorSourceDownstream, got.ErrorSource, got.Error)
 			return
@@ -67,8 +68,8 @@ func FuzzQuery(f *testing.F) {
 	f.Add([]byte(`{"expr":"$__range","minStep":"65535d"}`), int64(-5), int64(1)<<40)
 	srv := httptest.NewServer(respond(200, "application/json", `{"data":{"resultType":"matrix","result":[]}}`))
 	f.Cleanup(srv.Close)
+	ds := open(f, srv.URL, nil, nil)
 	f.Fuzz(func(t *testing.T, q []byte, interval, span int64) {
-		ds := open(t, srv.URL, nil, nil)
 		out, err := ds.QueryData(t.Context(), &backend.QueryDataRequest{Queries: []backend.DataQuery{{
 			RefID: "A", JSON: q, Interval: time.Duration(interval), TimeRange: backend.TimeRange{From: time.Unix(0, 0), To: time.Unix(span, 0)},
 		}}})

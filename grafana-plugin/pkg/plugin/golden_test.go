@@ -158,24 +158,24 @@ func recordAnswers(t *testing.T) {
 }
 
 // open makes a data source for the server at base.
-func open(t *testing.T, base string, jsonData map[string]any, secure map[string]string) *plugin.Datasource {
-	t.Helper()
-	return openWith(t, prometheus.NewRegistry(), base, jsonData, secure)
+func open(tb testing.TB, base string, jsonData map[string]any, secure map[string]string) *plugin.Datasource {
+	tb.Helper()
+	return openWith(tb, prometheus.NewRegistry(), base, jsonData, secure)
 }
 
-func openWith(t *testing.T, reg prometheus.Registerer, base string, jsonData map[string]any, secure map[string]string) *plugin.Datasource {
-	t.Helper()
+func openWith(tb testing.TB, reg prometheus.Registerer, base string, jsonData map[string]any, secure map[string]string) *plugin.Datasource {
+	tb.Helper()
 	factory, err := plugin.Factory(reg)
-	require.NoError(t, err)
+	require.NoError(tb, err)
 	settings, err := json.Marshal(jsonData)
-	require.NoError(t, err)
-	inst, err := factory(t.Context(), backend.DataSourceInstanceSettings{
+	require.NoError(tb, err)
+	inst, err := factory(tb.Context(), backend.DataSourceInstanceSettings{
 		ID: 1, UID: "braid-uid", Name: "Braid", Type: plugin.ID, URL: base, JSONData: settings, DecryptedSecureJSONData: secure,
 	})
-	require.NoError(t, err)
+	require.NoError(tb, err)
 	ds, ok := inst.(*plugin.Datasource)
-	require.True(t, ok)
-	t.Cleanup(ds.Dispose)
+	require.True(tb, ok)
+	tb.Cleanup(ds.Dispose)
 	return ds
 }
 
