@@ -38,7 +38,7 @@ func DefaultConfig() Config {
 		MaxFuture:     config.Duration(time.Hour),
 		TimeWindow:    true,
 		MaxTenants:    1000,
-		MaxRecord:     1 << 20,
+		MaxRecord:     2 << 20,
 		MaxAttributes: 256,
 		MaxName:       1 << 10,
 		MaxLabels:     64,

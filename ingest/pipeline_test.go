@@ -125,9 +125,9 @@ func TestLimits(t *testing.T) {
 		},
 		{
 			"log size",
-			telemetry.Batch{Logs: []telemetry.LogRecord{{Time: now.UnixNano(), Body: telemetry.String(strings.Repeat("x", 1<<20))}}},
+			telemetry.Batch{Logs: []telemetry.LogRecord{{Time: now.UnixNano(), Body: telemetry.String(strings.Repeat("x", 2<<20))}}},
 			storage.Rejected{Logs: 1},
-			"a log record is larger than 1MiB (setting ingest.max_record)", "record_too_large", 0,
+			"a log record is larger than 2MiB (setting ingest.max_record)", "record_too_large", 0,
 		},
 		{
 			"stream",
@@ -146,7 +146,7 @@ func TestLimits(t *testing.T) {
 			{Labels: set("__name__", "x_count"), Samples: []telemetry.Sample{{T: 1}}},
 		}}, storage.Rejected{Samples: 1}, "older", "too_old", 0},
 		{"histogram size", telemetry.Batch{Series: []telemetry.Series{{Labels: set("a", "b"), Histograms: []telemetry.HistogramSample{
-			{T: ms, H: &histogram.Histogram{PositiveBuckets: make([]int64, 200_000)}},
+			{T: ms, H: &histogram.Histogram{PositiveBuckets: make([]int64, 400_000)}},
 		}}}}, storage.Rejected{Samples: 1}, "a histogram is larger", "record_too_large", 0},
 		{"no labels", telemetry.Batch{Series: []telemetry.Series{{Samples: sample}}}, storage.Rejected{Samples: 1}, "has no labels", "no_labels", 0},
 		{

@@ -197,19 +197,19 @@ func (x *Explained) logs() string {
 func (x *Explained) pods() string {
 	var out []string
 	for _, p := range x.Pods[:min(len(x.Pods), evidence.MaxTraces)] {
-		text := fmt.Sprintf("%s/%s: %.0f ms by itself", p.Namespace, p.Pod, p.SlowestMilli)
+		facts := []string{fmt.Sprintf("%s/%s: %.0f ms by itself", p.Namespace, p.Pod, p.SlowestMilli)}
 		for _, c := range []struct {
 			name   string
 			change *evidence.Change
 		}{{"CPU", p.CPU}, {"memory", p.Memory}} {
 			if ch := c.change; ch != nil && ch.Now != nil && ch.Before != nil && *ch.Before > 0 {
-				text += fmt.Sprintf(", %s %+.0f %%", c.name, (*ch.Now / *ch.Before - 1)*100)
+				facts = append(facts, fmt.Sprintf("%s %+.0f %%", c.name, (*ch.Now / *ch.Before - 1)*100))
 			}
 		}
 		if ch := p.Restarts; ch != nil && ch.Now != nil && ch.Before != nil {
-			text += fmt.Sprintf(", restarts %+.0f", *ch.Now-*ch.Before)
+			facts = append(facts, fmt.Sprintf("restarts %+.0f", *ch.Now-*ch.Before))
 		}
-		out = append(out, text)
+		out = append(out, strings.Join(facts, ", "))
 	}
 	return strings.Join(out, "\n")
 }

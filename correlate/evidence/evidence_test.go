@@ -28,8 +28,10 @@ const tenant = telemetry.DefaultTenant
 
 func resource(service, pod string) *telemetry.Resource {
 	return telemetry.NewResource("", telemetry.NewAttrs([]telemetry.Attr{
-		{Key: "service.name", Value: telemetry.String(service)}, {Key: "k8s.namespace.name", Value: telemetry.String("shop")},
-		{Key: "k8s.pod.name", Value: telemetry.String(pod)}, {Key: "k8s.pod.uid", Value: telemetry.String("uid-" + pod)},
+		{Key: "service.name", Value: telemetry.String(service)},
+		{Key: "k8s.namespace.name", Value: telemetry.String("shop")},
+		{Key: "k8s.pod.name", Value: telemetry.String(pod)},
+		{Key: "k8s.pod.uid", Value: telemetry.String("uid-" + pod)},
 	}))
 }
 

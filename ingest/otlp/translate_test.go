@@ -111,12 +111,12 @@ func TestTracesRejected(t *testing.T) {
 	ss.At(1).SetSpanID(pcommon.SpanID{})
 	ss.At(2).SetStartTimestamp(0)
 	ss.At(3).SetStartTimestamp(stamp(-2 * time.Hour))
-	ss.At(4).Attributes().PutStr("big", strings.Repeat("x", 1<<20))
+	ss.At(4).Attributes().PutStr("big", strings.Repeat("x", 2<<20))
 	n, msg := sendTraces(t, r, td)
 	require.EqualValues(t, 5, n)
 	for _, want := range []string{
 		"no valid trace ID", "no valid span ID", "older than the retention of 30d (setting storage.retention)",
-		"more than 1h in the future (setting ingest.max_future)", "larger than 1MiB (setting ingest.max_record)",
+		"more than 1h in the future (setting ingest.max_future)", "larger than 2MiB (setting ingest.max_record)",
 	} {
 		require.Contains(t, msg, want)
 	}
