@@ -37,7 +37,8 @@ func main() {
 const usage = `braid receives OTLP, stores metrics, logs and traces, and answers PromQL, LogQL and joins.
 
   braid [serve] [flags]    serve (what braid does without a command)
-  braid check [flags]      check the configuration and print it whole, defaults included
+  braid check [flags]      check the configuration and the rules, and print it whole, defaults included
+  braid rules check|test   check rule files, run their unit tests; see braid rules -help
   braid version            print the version
 
 Flags:
@@ -47,6 +48,9 @@ func run(ctx context.Context, args []string, out, errOut io.Writer) error {
 	command := "serve"
 	if len(args) > 0 && len(args[0]) > 0 && args[0][0] != '-' {
 		command, args = args[0], args[1:]
+	}
+	if command == "rules" {
+		return rules(ctx, args, out, errOut)
 	}
 	flags := flag.NewFlagSet("braid "+command, flag.ContinueOnError)
 	flags.SetOutput(errOut)
@@ -87,9 +91,15 @@ func run(ctx context.Context, args []string, out, errOut io.Writer) error {
 		if err := config.Validate(&cfg); err != nil {
 			return err
 		}
+		if err := app.CheckRules(cfg, nil); err != nil {
+			return err
+		}
 		return config.Example(out, cfg)
 	case "serve":
-		a, err := app.New(cfg, app.Options{Version: version, Banner: out, Log: errOut, Now: time.Now})
+		reload := make(chan os.Signal, 1)
+		signal.Notify(reload, syscall.SIGHUP)
+		defer signal.Stop(reload)
+		a, err := app.New(cfg, app.Options{Version: version, Banner: out, Log: errOut, Now: time.Now, Reload: reload})
 		if err != nil {
 			return err
 		}

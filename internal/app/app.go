@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/pprof"
+	"os"
 	"path/filepath"
 	"sync/atomic"
 	"time"
@@ -18,6 +19,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"google.golang.org/grpc"
 
+	"github.com/braidobs/braid/alerting"
 	"github.com/braidobs/braid/correlate"
 	"github.com/braidobs/braid/ingest"
 	"github.com/braidobs/braid/ingest/otlp"
@@ -48,6 +50,7 @@ type Options struct {
 	Banner  io.Writer // where the banner goes
 	Log     io.Writer // where logs go
 	Now     func() time.Time
+	Reload  <-chan os.Signal // makes the process read its rules anew; nil for never
 }
 
 // App is one process: a server with everything in it.
@@ -63,6 +66,7 @@ type App struct {
 	began time.Time
 
 	db    *db.DB
+	alert *alerting.Alerting
 	cat   *badger.Catalog
 	blobs *dir.Store
 	mux   http.Handler // of the query port
@@ -97,8 +101,11 @@ func New(cfg Config, opts Options) (*App, error) {
 
 // Run serves until ctx ends, then stops everything in order.
 func (a *App) Run(ctx context.Context) error {
-	limit := limitMemory(int64(a.cfg.Memory))
+	limit := lifecycle.LimitMemory(int64(a.cfg.Memory))
 	a.log.Debug("memory limit of the garbage collector", "bytes", limit)
+	if err := CheckRules(a.cfg, nil); err != nil { // before anything is touched
+		return err
+	}
 	otlp.RegisterCompression()
 	a.main = httpapi.NewServer(httpapi.ServerOptions{
 		Addr: a.cfg.Server.HTTP, Log: a.log, Drain: a.cfg.Server.Drain.Std(),
@@ -112,6 +119,7 @@ func (a *App) Run(ctx context.Context) error {
 		lifecycle.Part{Name: "storage", Start: a.openStorage, Run: a.runStorage, Stop: a.closeStorage, Grace: 2 * time.Minute},
 		a.obs.Part(),
 		lifecycle.Part{Name: "apis", Start: a.assemble},
+		a.alertingPart(),
 		a.main.Part("query listener"),
 		a.ohttp.Part("OTLP/HTTP listener"),
 		lifecycle.Part{Name: "OTLP/gRPC listener", Start: a.listenGRPC, Run: a.serveGRPC, Stop: a.stopGRPC, Grace: a.cfg.Server.Drain.Std() + time.Second},
@@ -165,7 +173,9 @@ func (a *App) assemble(context.Context) error {
 	pipe := ingest.New(a.cfg.Ingest, ingest.Deps{Writer: a.db, Now: now, Metrics: a.reg})
 	receiver := otlp.New(a.cfg.OTLP, otlp.Deps{Pipeline: pipe, Errors: a.errs, Now: now})
 	observer := query.NewObserver(a.log, a.reg, now)
-	engine, err := promql.New(promql.Deps{Config: a.cfg.PromQL, Reader: a.db, Observer: observer, Log: a.log})
+	engine, err := promql.New(promql.Deps{
+		Config: a.cfg.PromQL, Reader: a.db, Observer: observer, Log: a.log, SubqueryStep: a.cfg.Alerting.EvaluationInterval.Std(),
+	})
 	if err != nil {
 		return fmt.Errorf("PromQL engine: %w", err)
 	}
@@ -194,6 +204,13 @@ func (a *App) assemble(context.Context) error {
 	loki.New(loki.Deps{Config: a.cfg.Loki, Reader: a.db, Observer: observer, Errors: a.errs, Now: now, Version: a.opts.Version}).Register(reads)
 	tempo.New(tempo.Deps{Config: a.cfg.Tempo, Reader: a.db, Observer: observer, Errors: a.errs, Now: now}).Register(reads)
 	correlate.NewAPI(correlate.New(a.cfg.Correlate, a.db, now, a.reg), query.Errors(a.errs)).Register(reads)
+	a.alert, err = alerting.New(alerting.Deps{ //nolint:contextcheck // evaluations outlive the start
+		Config: a.cfg.Alerting, Engine: engine, Writer: a.db, Addr: string(a.cfg.Server.HTTP), Errors: a.errs, Log: a.log, Metrics: a.reg, Now: now,
+	})
+	if err != nil {
+		return fmt.Errorf("alerting: %w", err)
+	}
+	a.alert.Register(reads)
 	root := http.NewServeMux()
 	root.Handle("/", reads)
 	for pattern := range receiver.Routes() {

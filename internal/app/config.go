@@ -4,6 +4,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/braidobs/braid/alerting"
 	"github.com/braidobs/braid/correlate"
 	"github.com/braidobs/braid/ingest"
 	"github.com/braidobs/braid/ingest/otlp"
@@ -27,6 +28,7 @@ type Config struct {
 	Loki      loki.Config      `yaml:"loki" help:"Queries of logs."`
 	Tempo     tempo.Config     `yaml:"tempo" help:"Trace by ID and search."`
 	Correlate correlate.Config `yaml:"correlate" help:"Joins of the signals."`
+	Alerting  alerting.Config  `yaml:"alerting" help:"Rules and alerts."`
 	Self      selfobs.Config   `yaml:"self" help:"Logs, metrics and traces of Braid itself."`
 }
 
@@ -64,7 +66,8 @@ func DefaultConfig() Config {
 			Writes: 8, WriteQueue: 256, Queries: 64, Drain: config.Duration(5 * time.Second),
 		},
 		Storage: db.DefaultConfig(), Ingest: ingest.DefaultConfig(), OTLP: otlp.DefaultConfig(), PromQL: promql.DefaultConfig(),
-		Loki: loki.DefaultConfig(), Tempo: tempo.DefaultConfig(), Correlate: correlate.DefaultConfig(), Self: selfobs.DefaultConfig(),
+		Loki: loki.DefaultConfig(), Tempo: tempo.DefaultConfig(), Correlate: correlate.DefaultConfig(), Alerting: alerting.DefaultConfig(),
+		Self: selfobs.DefaultConfig(),
 	}
 }
 

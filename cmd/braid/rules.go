@@ -1,0 +1,99 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"regexp"
+	"time"
+
+	"github.com/braidobs/braid/internal/app"
+	"github.com/braidobs/braid/internal/config"
+)
+
+const rulesUsage = `braid rules works on rule files in the format of Prometheus.
+
+  braid rules check [flags] [FILE...]   report every mistake, with file, line and column
+  braid rules test [flags] FILE...      run unit tests in the format of promtool test rules
+
+Examples:
+  braid rules check rules/*.yml
+  braid rules check -config braid.yaml          the files that the configuration names
+  braid rules test rules/tests/*.yml
+  braid rules test -run 'checkout' tests.yml    the tests whose name matches
+
+The exit code is 0 when nothing is wrong, otherwise 1.
+
+Flags:
+`
+
+// rules is the command "rules".
+func rules(ctx context.Context, args []string, out, errOut io.Writer) error {
+	flags := flag.NewFlagSet("braid rules", flag.ContinueOnError)
+	flags.SetOutput(errOut)
+	file := flags.String("config", "", "the configuration `file`, YAML: its section promql says which PromQL is understood")
+	run := flags.String("run", "", "test: run only tests whose name matches this regular `expression`")
+	ignore := flags.Bool("ignore-unknown-fields", false, "test: fields of rule files that are not known are no mistake")
+	flags.Usage = func() {
+		to := errOut
+		if helpAsked(args) {
+			to = out
+		}
+		fmt.Fprint(to, rulesUsage)
+		flags.SetOutput(to)
+		flags.PrintDefaults()
+	}
+	command := ""
+	if len(args) > 0 && len(args[0]) > 0 && args[0][0] != '-' {
+		command, args = args[0], args[1:]
+	}
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	cfg := app.DefaultConfig()
+	if *file != "" {
+		if err := config.LoadFile(*file, &cfg); err != nil {
+			return err
+		}
+	}
+	switch command {
+	case "check":
+		if flags.NArg() > 0 {
+			cfg.Alerting.Rules = flags.Args()
+		}
+		if len(cfg.Alerting.Rules) == 0 {
+			return errors.New("name rule files, or a configuration that does; see braid rules -help")
+		}
+		return app.ReportRules(out, cfg)
+	case "test":
+		if flags.NArg() == 0 {
+			return errors.New("name test files; see braid rules -help")
+		}
+		tests := app.RuleTests{Files: flags.Args(), IgnoreUnknown: *ignore}
+		if *run != "" {
+			var err error
+			if tests.Run, err = regexp.Compile(*run); err != nil {
+				return fmt.Errorf("flag -run: %w", err)
+			}
+		}
+		return app.TestRules(ctx, out, cfg, time.Now, tests)
+	case "":
+		flags.Usage()
+		return errors.New("which one: check or test?")
+	default:
+		return fmt.Errorf("unknown command %q of braid rules; see braid rules -help", command)
+	}
+}
+
+// helpAsked says whether help was asked for rather than shown because of a mistake.
+func helpAsked(args []string) bool {
+	for _, a := range args {
+		switch a {
+		case "-h", "-help", "--h", "--help":
+			return true
+		}
+	}
+	return false
+}
