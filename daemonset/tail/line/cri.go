@@ -166,3 +166,7 @@ func two(a, b byte) (int, bool) {
 	a, b = a-'0', b-'0'
 	return int(a)*10 + int(b), a <= 9 && b <= 9
 }
+
+// Stamp reads a time in the format of RFC 3339 at the start of b and returns how many bytes it has. Nanoseconds are 0
+// outside the years 1678 to 2262.
+func (p *Parser) Stamp(b []byte) (ns int64, n int, ok bool) { return p.stamp(b) }
