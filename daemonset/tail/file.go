@@ -29,8 +29,8 @@ type logFile struct {
 	path string // as last seen; empty when it has no name any more
 	rot  rotation
 	dev  uint64
-	ino  uint64 // of what path names
-	stat statKey
+	ino  uint64  // of src; when it is closed, what it was last
+	stat statKey // of what path names
 
 	src        *os.File // nil when nothing is left to read, or the file is missing
 	gz         *gzSource
@@ -59,26 +59,30 @@ type logFile struct {
 
 // statKey tells whether a file has changed since it was looked at.
 type statKey struct {
-	size  int64
-	mtime time.Time
+	dev, ino uint64
+	size     int64
+	mtime    time.Time
 }
 
 // entry is a name found in a directory.
 type entry struct {
-	path     string
-	rot      rotation
-	dev, ino uint64
-	stat     statKey
+	path string
+	rot  rotation
+	stat statKey
 }
 
-// stat describes the file at path, following links; ok is false when there is no regular file.
+// statEntry describes the file at path, following links; ok is false when there is no regular file.
 func statEntry(path string, rot rotation) (entry, bool) {
 	fi, err := os.Stat(path)
 	if err != nil || !fi.Mode().IsRegular() {
 		return entry{}, false
 	}
+	return entry{path: path, rot: rot, stat: statOf(fi)}, true
+}
+
+func statOf(fi fs.FileInfo) statKey {
 	dev, ino := fileNumbers(fi)
-	return entry{path: path, rot: rot, dev: dev, ino: ino, stat: statKey{size: fi.Size(), mtime: fi.ModTime()}}, true
+	return statKey{dev: dev, ino: ino, size: fi.Size(), mtime: fi.ModTime()}
 }
 
 // openFile opens what e names and learns its head. What was opened may be another file than e described.
@@ -95,9 +99,8 @@ func openFile(e entry, want Source) (*logFile, error) {
 		return nil, errors.Join(err, src.Close())
 	}
 	f := &logFile{path: e.path, rot: e.rot, src: src, compressed: e.rot.compressed, waiting: -1}
-	f.dev, f.ino = fileNumbers(fi)
-	f.size = fi.Size()
-	f.stat = statKey{size: fi.Size(), mtime: fi.ModTime()}
+	f.stat = statOf(fi)
+	f.dev, f.ino, f.size = f.stat.dev, f.stat.ino, f.stat.size
 	if f.compressed {
 		f.gz = &gzSource{f: src}
 	}
@@ -141,6 +144,21 @@ func (f *logFile) readHead(buf []byte) (int, error) {
 		err = nil
 	}
 	return n, err
+}
+
+// replaced says that the open file begins with something else than it did.
+func (f *logFile) replaced() bool {
+	if !f.headKnown || f.src == nil || f.compressed {
+		return false
+	}
+	var buf [headBytes]byte
+	n, err := f.readHead(buf[:])
+	head := buf[:n]
+	if i := bytes.IndexByte(head, '\n'); i >= 0 {
+		head = head[:i+1]
+	}
+	sum := sha256.Sum256(head)
+	return err == nil && [16]byte(sum[:16]) != f.head
 }
 
 func (f *logFile) setHead(head []byte, whole bool, want Source) {
@@ -208,6 +226,20 @@ func (f *logFile) behind() int64 {
 	}
 }
 
+// hidden is how many bytes are not read and behind the descriptor of a file without a name.
+func (f *logFile) hidden() int64 {
+	switch {
+	case !f.deleted() || f.src == nil || f.done:
+		return 0
+	case f.compressed && f.drained:
+		return 0
+	case f.compressed:
+		return f.size
+	default:
+		return max(0, f.size-f.read)
+	}
+}
+
 func (f *logFile) close() {
 	if f.src != nil {
 		_ = f.src.Close() // was only read
@@ -233,12 +265,13 @@ func (f *logFile) readInto(buf []byte) (n int, end bool, err error) {
 
 // take gives f the descriptor and the name of other, which has the same content.
 func (f *logFile) take(other *logFile) {
-	f.path, f.rot, f.dev, f.ino, f.stat = other.path, other.rot, other.dev, other.ino, other.stat
+	f.path, f.rot, f.stat = other.path, other.rot, other.stat
 	switch {
 	case f.done || f.src != nil:
 		other.close()
 	default:
 		f.src, f.gz, f.compressed, f.size = other.src, other.gz, other.compressed, other.size
+		f.dev, f.ino = other.dev, other.ino
 		f.drained, f.cut, f.waiting = false, false, -1
 		f.format, f.unique, f.headTime, f.headKnown = other.format, other.unique, other.headTime, true
 	}

@@ -114,13 +114,28 @@ func (s *stream) refresh(list []entry, skipOld time.Time) {
 	now := s.now()
 	found := make([]*logFile, len(list)) // by entry
 	seen := map[*logFile]bool{}
+	gens := map[[2]uint64]uint64{} // of inodes
+	for _, f := range s.files {
+		if f.src != nil {
+			s.learn(f, false)
+		}
+		node := [2]uint64{f.dev, f.ino}
+		gens[node] = max(gens[node], f.gen)
+	}
 	for i, e := range list {
 		if f := s.known(e, seen); f != nil {
 			found[i], seen[f] = f, true
 			if f.path != e.path || f.rot != e.rot {
 				f.since = now
 			}
+			changed := f.stat != e.stat
 			f.path, f.rot, f.stat = e.path, e.rot, e.stat
+			if changed && f.replaced() {
+				at := slices.Index(s.files, f)
+				s.truncated(at)
+				delete(seen, f)
+				found[i], seen[s.files[at+1]] = s.files[at+1], true
+			}
 		}
 	}
 	blind := false
@@ -157,6 +172,9 @@ func (s *stream) refresh(list []entry, skipOld time.Time) {
 			s.dirty = true
 		default:
 			f.since = now
+			if gen, ok := gens[[2]uint64{f.dev, f.ino}]; ok { // truncated, or the inode is used again
+				s.renew(f, gen+1)
+			}
 			if e.stat.mtime.Before(skipOld) {
 				s.skip(f)
 			}
@@ -185,16 +203,13 @@ func (s *stream) refresh(list []entry, skipOld time.Time) {
 // known finds the file that e names, without looking into it.
 func (s *stream) known(e entry, seen map[*logFile]bool) *logFile {
 	for _, f := range s.files {
-		if seen[f] || f.ino != e.ino || f.dev != e.dev || f.cut {
-			continue
-		}
 		switch {
-		case e.rot.compressed && (f.compressed && f.src != nil || f.stat == e.stat):
-			return f
-		case e.rot.compressed:
-		case f.src != nil && !f.compressed: // an inode is not used again while it is open
-			return f
-		case f.src == nil && f.stat == e.stat:
+		case seen[f] || f.cut:
+		case f.src != nil && f.compressed == e.rot.compressed: // an inode is not used again while it is open
+			if f.ino == e.stat.ino && f.dev == e.stat.dev {
+				return f
+			}
+		case !f.deleted() && f.stat == e.stat:
 			return f
 		}
 	}
@@ -207,25 +222,19 @@ func (s *stream) same(f *logFile, seen map[*logFile]bool, now time.Time) (old *l
 		return nil, false
 	}
 	for _, o := range s.files {
-		if o.headKnown && o.head != f.head && o.ino == f.ino && o.dev == f.dev && o.src == nil && !seen[o] && !f.unique {
-			s.renew(f, o.gen+1) // cut or replaced while nobody looked
-		}
-	}
-	for _, o := range s.files {
 		if !o.headKnown || o.head != f.head || o.src != nil && o.src == f.src {
 			continue
 		}
 		sameNode := o.ino == f.ino && o.dev == f.dev
 		switch {
 		case sameNode && !f.compressed && f.size < o.resume: // truncated while nobody looked
-			s.renew(f, o.gen+1)
 			return nil, false
 		case f.unique, sameNode:
 			if o.rot.live && seen[o] && !f.rot.live && !f.compressed {
 				return nil, true // a copy in the making: the live one is going to be truncated
 			}
 			return o, false
-		case !seen[o] && (f.compressed || !o.done):
+		case !seen[o] && (f.compressed || o.src == nil && !o.done):
 			return o, false
 		case o.rot.live && !f.compressed && now.Sub(f.stat.mtime) < copySettle:
 			return nil, true
@@ -236,8 +245,16 @@ func (s *stream) same(f *logFile, seen map[*logFile]bool, now time.Time) (old *l
 
 // renew gives f the name of another generation of its inode.
 func (s *stream) renew(f *logFile, gen uint64) {
-	f.gen, f.id, f.headKnown = gen, [16]byte{}, false
-	if err := f.learn(s.source, true); err != nil {
+	f.gen = gen
+	if f.headKnown {
+		f.id, f.headKnown = [16]byte{}, false
+		s.learn(f, true)
+	}
+}
+
+// learn reads the head of f when there is enough of it.
+func (s *stream) learn(f *logFile, force bool) {
+	if err := f.learn(s.source, force); err != nil {
 		s.log.Warn("log file cannot be read", "stream", s.id, "file", f.path, "err", err)
 	}
 }
@@ -272,8 +289,9 @@ func (s *stream) missing(f *logFile, rotated bool) {
 	if f.cut {
 		reason = Truncated
 	}
+	cut := f.cut || slices.ContainsFunc(s.files, func(o *logFile) bool { return o != f && o.ino == f.ino && o.dev == f.dev && o.src != nil })
 	lost := max(0, f.size-f.read)
-	if lost == 0 && (f.cut || !rotated || s.openIn(f)) {
+	if lost == 0 && (cut || !rotated || s.openIn(f)) {
 		f.resume, f.done = f.read, !s.openIn(f)
 		s.dirty = true
 		return
@@ -347,12 +365,10 @@ func (s *stream) wantsScan() bool {
 	return s.rescan
 }
 
-// held is how many bytes are behind descriptors of files without a name.
+// held is how many bytes that were not read are behind descriptors of files without a name.
 func (s *stream) held() (n int64) {
 	for _, f := range s.files {
-		if f.deleted() && f.src != nil {
-			n += f.behind()
-		}
+		n += f.hidden()
 	}
 	return n
 }
@@ -360,20 +376,16 @@ func (s *stream) held() (n int64) {
 // dropHeld gives up the oldest file without a name and returns how many bytes that were.
 func (s *stream) dropHeld() int64 {
 	for _, f := range s.files {
-		if !f.deleted() || f.src == nil {
-			continue
-		}
-		n := f.behind()
+		n := f.hidden()
 		if n <= 0 {
 			continue
 		}
-		lost := n
+		s.learn(f, true)
 		if !f.compressed {
-			lost = max(0, f.size-f.read)
 			f.read = f.size
 		}
 		f.drained = true
-		s.lose(f, HeldFull, lost)
+		s.lose(f, HeldFull, n)
 		return n
 	}
 	return 0

@@ -19,6 +19,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
+	"pgregory.net/rapid"
 
 	"github.com/braidobs/braid/daemonset/tail"
 	"github.com/braidobs/braid/storage/vfs"
@@ -216,7 +217,6 @@ func (n *node) eventually(part string, want []string) {
 		n.t.Logf("got %d of %d lines", len(n.b.lines(part)), len(want))
 	}
 	got := n.b.lines(part)
-	require.Len(n.t, got, len(want), "first difference: %s", difference(want, got))
 	require.Empty(n.t, difference(want, got))
 	n.b.ok(n.t)
 }
@@ -461,4 +461,67 @@ func TestExactlyOnce(t *testing.T) {
 		n.eventually(fmt.Sprintf("/pod-%02d/", i), c.want)
 	}
 	require.Positive(t, n.b.resent, "the crashes made nothing be sent again")
+}
+
+// TestSchedules has one stream and any order of writing, rotating in all the kubelet's ways, waiting, and killing the
+// agent with a checkpoint of any age. Files are deleted only when they were sent.
+func TestSchedules(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		n := newNode(t)
+		n.cfg.MaxInflight = 1 << 20
+		c := n.container("a")
+		_, stop := n.start()
+		use := func() {}
+		has := func() bool { return len(n.b.lines("/a/")) >= len(c.want) }
+		piece := false
+		for range rapid.IntRange(5, 25).Draw(rt, "steps") {
+			switch rapid.IntRange(0, 9).Draw(rt, "step") {
+			case 0, 1, 2:
+				for range rapid.IntRange(1, 300).Draw(rt, "lines") {
+					c.entry("stderr", "F", "e")
+					c.want = append(c.want, "e")
+				}
+			case 3:
+				if body := rapid.StringN(0, 3000, 3000).Draw(rt, "piece"); !piece {
+					piece = true
+					c.entry("stdout", "P", strings.ReplaceAll(body, "\n", " "))
+					c.entry("stderr", "P", "x")
+					c.entry("stderr", "F", "y")
+					c.want = append(c.want, "xy")
+				}
+			case 4:
+				if piece {
+					piece = false
+					c.entry("stdout", "F", "end")
+					c.want = append(c.want, "(pieces)")
+				}
+			case 5:
+				c.rotate(false, 100)
+			case 6:
+				c.rotate(true, 100)
+			case 7:
+				waitFor(time.Duration(rapid.IntRange(0, 20).Draw(rt, "ms"))*time.Millisecond, has)
+			case 8:
+				use = n.snapshot()
+			case 9:
+				stop()
+				use()
+				if rapid.Bool().Draw(rt, "rotated while down") {
+					c.rotate(true, 100)
+				}
+				_, stop = n.start()
+				use = func() {}
+			}
+		}
+		require.True(rt, waitFor(10*time.Second, has), "%d of %d", len(n.b.lines("/a/")), len(c.want))
+		stop()
+		got := n.b.lines("/a/")
+		for i := range got {
+			if strings.HasSuffix(got[i], "end") {
+				got[i] = "(pieces)"
+			}
+		}
+		require.Empty(rt, difference(c.want, got))
+		n.b.ok(t)
+	})
 }
