@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/url"
 	"os"
 	"time"
 
@@ -17,6 +18,7 @@ import (
 
 	"github.com/braidobs/braid/alerting/notify"
 	"github.com/braidobs/braid/alerting/rules"
+	"github.com/braidobs/braid/alerting/slo"
 	"github.com/braidobs/braid/internal/httpapi"
 	"github.com/braidobs/braid/internal/telemetry"
 	"github.com/braidobs/braid/query/promql"
@@ -49,13 +51,9 @@ type Alerting struct {
 
 // New returns an Alerting without rules; they are loaded when its part starts.
 func New(d Deps) (*Alerting, error) {
-	link := d.Config.ExternalURL
-	if link == "" {
-		link = "http://" + reachable(d.Addr)
-	}
-	external, err := externalURL(link)
+	external, err := ExternalURL(d.Config, d.Addr)
 	if err != nil {
-		return nil, fmt.Errorf("the URL for links: %w", err)
+		return nil, err
 	}
 	a := &Alerting{tenant: telemetry.Tenant(d.Config.Tenant), parser: d.Engine.Parser(), errors: d.Errors, log: d.Log}
 	everywhere := labels.FromMap(d.Config.ExternalLabels)
@@ -72,6 +70,20 @@ func New(d Deps) (*Alerting, error) {
 	return a, nil
 }
 
+// ExternalURL returns the URL under which people reach the server: the configured one or, without one, that of the query
+// listener.
+func ExternalURL(c Config, addr string) (*url.URL, error) {
+	link := c.ExternalURL
+	if link == "" {
+		link = "http://" + reachable(addr)
+	}
+	u, err := externalURL(link)
+	if err != nil {
+		return nil, fmt.Errorf("the URL for links: %w", err)
+	}
+	return u, nil
+}
+
 // reachable returns an address that others can use: the host's name stands for all interfaces.
 func reachable(addr string) string {
 	host, port, err := net.SplitHostPort(addr)
@@ -86,8 +98,12 @@ func reachable(addr string) string {
 	return net.JoinHostPort(host, port)
 }
 
-// Check reads the rules that a configuration names and returns all that is wrong with them.
-func Check(c Config, p parser.Parser, log *slog.Logger, sources ...rules.Source) (*rules.Set, error) {
+// Check reads the rules and objectives that a configuration names and returns all that is wrong with them.
+func Check(c Config, p parser.Parser, log *slog.Logger) (*rules.Set, error) {
+	var sources []rules.Source
+	if len(c.SLOs) > 0 {
+		sources = append(sources, slo.Source(p, slo.Options{Scale: c.SLOScale}, c.SLOs...))
+	}
 	return rules.Reading{Parser: p, Sources: sources, Log: log}.Load(c.Rules...)
 }
 

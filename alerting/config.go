@@ -17,6 +17,8 @@ import (
 // Config is section "alerting" of the configuration.
 type Config struct {
 	Rules              []string          `yaml:"rules" help:"Rule files of Prometheus, each a path or a pattern such as rules/*.yml, from the folder that the process runs in."`
+	SLOs               []string          `yaml:"slos" help:"Files of service level objectives, in the short form or of OpenSLO v1, each a path or a pattern."`
+	SLOScale           float64           `yaml:"slo_scale" help:"By how much the windows and periods of objectives are shortened; 1 but in tests and demonstrations."`
 	EvaluationInterval config.Duration   `yaml:"evaluation_interval" help:"How often the groups are evaluated that name no interval."`
 	Alertmanagers      []notify.URL      `yaml:"alertmanagers" help:"The Alertmanagers that every alert is sent to, as URLs such as http://user:password@alertmanager:9093/prefix."`
 	ExternalURL        string            `yaml:"external_url" help:"The URL under which people reach this server: it stands in the links of alerts. Empty is the address of server.http."`
@@ -28,7 +30,7 @@ type Config struct {
 // DefaultConfig has no rules and sends to nobody.
 func DefaultConfig() Config {
 	return Config{
-		EvaluationInterval: config.Duration(time.Minute), ResendDelay: config.Duration(time.Minute), Tenant: string(telemetry.DefaultTenant),
+		SLOScale: 1, EvaluationInterval: config.Duration(time.Minute), ResendDelay: config.Duration(time.Minute), Tenant: string(telemetry.DefaultTenant),
 	}
 }
 
@@ -39,6 +41,14 @@ func (c Config) Validate() error {
 		if p == "" {
 			e.Field(fmt.Sprintf("rules[%d]", i), errors.New("must name a file"))
 		}
+	}
+	for i, p := range c.SLOs {
+		if p == "" {
+			e.Field(fmt.Sprintf("slos[%d]", i), errors.New("must name a file"))
+		}
+	}
+	if !(c.SLOScale >= 1 && c.SLOScale <= 100_000) {
+		e.Field("slo_scale", errors.New("must be from 1 to 100000"))
 	}
 	if c.EvaluationInterval < config.Duration(time.Millisecond) {
 		e.Field("evaluation_interval", errors.New("must be at least 1ms"))

@@ -141,7 +141,7 @@ func (n *Notifier) Alertmanagers() []string {
 
 // Notify queues alerts; it is what the rule manager calls, and it never waits.
 func (n *Notifier) Notify(_ context.Context, expr string, alerts ...*promrules.Alert) {
-	if len(alerts) == 0 || len(n.peers) == 0 {
+	if len(alerts) == 0 || len(n.peers) == 0 && n.incoming == nil {
 		return
 	}
 	out := make([]*Alert, len(alerts))

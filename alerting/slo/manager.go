@@ -9,6 +9,7 @@ import (
 
 	"github.com/prometheus/prometheus/model/value"
 	prompromql "github.com/prometheus/prometheus/promql"
+	"github.com/prometheus/prometheus/promql/parser"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/braidobs/braid/alerting/rules"
@@ -26,6 +27,22 @@ type Deps struct {
 	Counter *Counter // told of the objectives; nil for none
 	Errors  httpapi.Errors
 	Now     func() time.Time
+}
+
+// Source returns a source of the rules of the objectives in files, for a check of them.
+func Source(p parser.Parser, o Options, files ...string) rules.Source {
+	return func() ([]rules.Generated, error) {
+		slos, err := Reader{Parser: p}.Load(files...)
+		return generate(slos, o), err
+	}
+}
+
+func generate(slos []SLO, o Options) []rules.Generated {
+	out := make([]rules.Generated, len(slos))
+	for i := range slos {
+		out[i] = slos[i].Rules(o)
+	}
+	return out
 }
 
 // Manager knows the objectives. Its methods may be called concurrently.
@@ -47,15 +64,11 @@ func (m *Manager) Source() ([]rules.Generated, error) {
 	if err != nil {
 		return nil, err
 	}
-	out := make([]rules.Generated, len(slos))
-	for i := range slos {
-		out[i] = slos[i].Rules(m.d.Options)
-	}
 	m.slos.Store(&slos)
 	if m.d.Counter != nil {
 		m.d.Counter.Set(slos)
 	}
-	return out, nil
+	return generate(slos, m.d.Options), nil
 }
 
 // SLOs returns the objectives in the order of their names; they must not be changed.

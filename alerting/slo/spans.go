@@ -150,6 +150,20 @@ func (c *Counter) Touch(buckets []int64) {
 	}
 }
 
+// Writer tells a counter of what is written.
+type Writer struct {
+	storage.Writer
+	Counter *Counter
+}
+
+// Write implements storage.Writer.
+func (w Writer) Write(ctx context.Context, req storage.Request) (storage.Position, storage.Rejected, error) {
+	buckets := w.Counter.Touching(req.Batches) // before the batches are given away
+	pos, rejected, err := w.Writer.Write(ctx, req)
+	w.Counter.Touch(buckets) // after an error as well: the request may have been stored
+	return pos, rejected, err
+}
+
 // Forget forgets everything counted: records were deleted.
 func (c *Counter) Forget() {
 	c.mu.Lock()

@@ -23,11 +23,16 @@ import (
 
 // Build compiles the server into dir and returns the path of the binary.
 func Build(ctx context.Context, dir string) (string, error) {
-	bin := filepath.Join(dir, "braid")
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", bin, "github.com/braidobs/braid/cmd/braid")
+	return BuildPackage(ctx, dir, "cmd/braid")
+}
+
+// BuildPackage compiles a main package of this module, statically, into dir and returns the path of the binary.
+func BuildPackage(ctx context.Context, dir, pkg string) (string, error) {
+	bin := filepath.Join(dir, filepath.Base(pkg))
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", bin, "github.com/braidobs/braid/"+pkg)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("build the server: %w\n%s", err, out)
+		return "", fmt.Errorf("build %s: %w\n%s", pkg, err, out)
 	}
 	return bin, nil
 }
@@ -38,6 +43,19 @@ type Options struct {
 	Data   string   // folder
 	Config string   // YAML beside the addresses and the folder, which are set here
 	Env    []string // in addition to the environment
+	// Like is a server whose addresses the new one takes, for a restart that its clients do not notice; nil for free
+	// ones.
+	Like *Server
+}
+
+// AgentOptions say how to start a node agent.
+type AgentOptions struct {
+	Binary  string
+	Dir     string   // for its configuration, state and log
+	Backend string   // URL of OTLP/HTTP
+	Config  string   // YAML beside state, server.http and backend.endpoint, which are set here; sections logs, scrape, ...
+	Server  string   // more lines of section server
+	Env     []string // in addition to the environment
 }
 
 // Server is a running server.
@@ -54,32 +72,68 @@ type Server struct {
 // Start starts a server on free ports of loopback and waits until it is ready.
 func Start(ctx context.Context, o Options) (*Server, error) {
 	s := &Server{died: make(chan struct{}), client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}}}
-	for _, addr := range []*string{&s.HTTP, &s.OTLPHTTP, &s.OTLPGRPC} {
-		var lc net.ListenConfig
-		ln, err := lc.Listen(ctx, "tcp", "127.0.0.1:0")
-		if err != nil {
-			return nil, err
-		}
-		*addr = ln.Addr().String()
-		if err := ln.Close(); err != nil {
-			return nil, err
-		}
+	if o.Like != nil {
+		s.HTTP, s.OTLPHTTP, s.OTLPGRPC = o.Like.HTTP, o.Like.OTLPHTTP, o.Like.OTLPGRPC
+	} else if err := freePorts(ctx, &s.HTTP, &s.OTLPHTTP, &s.OTLPGRPC); err != nil {
+		return nil, err
 	}
 	file := filepath.Join(o.Data, "braid.yaml")
 	config := fmt.Sprintf("data: %q\nserver:\n  http: %s\n  otlp_http: %s\n  otlp_grpc: %s\n%s", filepath.Join(o.Data, "store"), s.HTTP, s.OTLPHTTP, s.OTLPGRPC, o.Config)
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		return nil, err
 	}
-	s.log = filepath.Join(o.Data, "braid.log")
-	log, err := os.OpenFile(s.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-	if err != nil {
+	if err := s.run(ctx, o.Binary, file, filepath.Join(o.Data, "braid.log"), o.Env); err != nil {
 		return nil, err
 	}
-	s.cmd = exec.CommandContext(context.WithoutCancel(ctx), o.Binary, "-config", file)
-	s.cmd.Stdout, s.cmd.Stderr, s.cmd.Env = log, log, append(os.Environ(), o.Env...)
+	return s, nil
+}
+
+// StartAgent starts a node agent on a free port of loopback and waits until it is ready. Of the server's addresses it
+// has HTTP.
+func StartAgent(ctx context.Context, o AgentOptions) (*Server, error) {
+	s := &Server{died: make(chan struct{}), client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 4}}}
+	if err := freePorts(ctx, &s.HTTP); err != nil {
+		return nil, err
+	}
+	file := filepath.Join(o.Dir, "agent.yaml")
+	config := fmt.Sprintf("state: %q\nbackend:\n  endpoint: %s\nserver:\n  http: %s\n%s%s", filepath.Join(o.Dir, "state"), o.Backend, s.HTTP, o.Server, o.Config)
+	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
+		return nil, err
+	}
+	if err := s.run(ctx, o.Binary, file, filepath.Join(o.Dir, "agent.log"), o.Env); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// freePorts sets addresses of loopback that nobody listens at.
+func freePorts(ctx context.Context, addrs ...*string) error {
+	for _, addr := range addrs {
+		var lc net.ListenConfig
+		ln, err := lc.Listen(ctx, "tcp", "127.0.0.1:0")
+		if err != nil {
+			return err
+		}
+		*addr = ln.Addr().String()
+		if err := ln.Close(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// run starts the process and waits until it is ready.
+func (s *Server) run(ctx context.Context, binary, config, logFile string, env []string) error {
+	s.log = logFile
+	log, err := os.OpenFile(s.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	s.cmd = exec.CommandContext(context.WithoutCancel(ctx), binary, "-config", config)
+	s.cmd.Stdout, s.cmd.Stderr, s.cmd.Env = log, log, append(os.Environ(), env...)
 	began := time.Now()
 	if err := s.cmd.Start(); err != nil {
-		return nil, errors.Join(err, log.Close())
+		return errors.Join(err, log.Close())
 	}
 	go func() {
 		_ = s.cmd.Wait() // being killed is no error here
@@ -91,15 +145,15 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 	for {
 		if code, _, err := s.get(ctx, "/-/ready"); err == nil && code == http.StatusOK {
 			s.Startup = time.Since(began)
-			return s, nil
+			return nil
 		}
 		select {
 		case <-tick.C:
 		case <-s.died:
-			return nil, fmt.Errorf("the server ended while it started:\n%s", s.Log())
+			return fmt.Errorf("the process ended while it started:\n%s", s.Log())
 		case <-ctx.Done():
 			s.Kill()
-			return nil, fmt.Errorf("the server was not ready in time: %w\n%s", ctx.Err(), s.Log())
+			return fmt.Errorf("the process was not ready in time: %w\n%s", ctx.Err(), s.Log())
 		}
 	}
 }

@@ -37,8 +37,9 @@ func main() {
 const usage = `braid receives OTLP, stores metrics, logs and traces, and answers PromQL, LogQL and joins.
 
   braid [serve] [flags]    serve (what braid does without a command)
-  braid check [flags]      check the configuration and the rules, and print it whole, defaults included
+  braid check [flags]      check the configuration, rules and objectives, and print it whole, defaults included
   braid rules check|test   check rule files, run their unit tests; see braid rules -help
+  braid slo check|rules    check objectives, print what they turn into; see braid slo -help
   braid version            print the version
 
 Flags:
@@ -49,8 +50,11 @@ func run(ctx context.Context, args []string, out, errOut io.Writer) error {
 	if len(args) > 0 && len(args[0]) > 0 && args[0][0] != '-' {
 		command, args = args[0], args[1:]
 	}
-	if command == "rules" {
+	switch command {
+	case "rules":
 		return rules(ctx, args, out, errOut)
+	case "slo":
+		return slos(args, out, errOut)
 	}
 	flags := flag.NewFlagSet("braid "+command, flag.ContinueOnError)
 	flags.SetOutput(errOut)

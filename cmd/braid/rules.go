@@ -97,3 +97,61 @@ func helpAsked(args []string) bool {
 	}
 	return false
 }
+
+const sloUsage = `braid slo works on files of service level objectives, in the short form or of OpenSLO v1.
+
+  braid slo check [flags] [FILE...]     report every mistake, with file, line and column
+  braid slo rules [flags] [FILE...]     print the recording and alerting rules that the objectives turn into
+
+Examples:
+  braid slo check slos/*.yml
+  braid slo rules -config braid.yaml
+
+The exit code is 0 when nothing is wrong, otherwise 1.
+
+Flags:
+`
+
+// slos is the command "slo".
+func slos(args []string, out, errOut io.Writer) error {
+	flags := flag.NewFlagSet("braid slo", flag.ContinueOnError)
+	flags.SetOutput(errOut)
+	file := flags.String("config", "", "the configuration `file`, YAML: its section alerting names files and the scale of windows")
+	flags.Usage = func() {
+		to := errOut
+		if helpAsked(args) {
+			to = out
+		}
+		fmt.Fprint(to, sloUsage)
+		flags.SetOutput(to)
+		flags.PrintDefaults()
+	}
+	command := ""
+	if len(args) > 0 && len(args[0]) > 0 && args[0][0] != '-' {
+		command, args = args[0], args[1:]
+	}
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	cfg := app.DefaultConfig()
+	if *file != "" {
+		if err := config.LoadFile(*file, &cfg); err != nil {
+			return err
+		}
+	}
+	if flags.NArg() > 0 {
+		cfg.Alerting.SLOs = flags.Args()
+	}
+	switch command {
+	case "check", "rules":
+		if len(cfg.Alerting.SLOs) == 0 {
+			return errors.New("name files of objectives, or a configuration that does; see braid slo -help")
+		}
+		return app.ReportSLOs(out, cfg, command == "rules")
+	case "":
+		flags.Usage()
+		return errors.New("which one: check or rules?")
+	default:
+		return fmt.Errorf("unknown command %q of braid slo; see braid slo -help", command)
+	}
+}

@@ -20,6 +20,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/braidobs/braid/alerting"
+	"github.com/braidobs/braid/alerting/slo"
 	"github.com/braidobs/braid/correlate"
 	"github.com/braidobs/braid/ingest"
 	"github.com/braidobs/braid/ingest/otlp"
@@ -27,6 +28,7 @@ import (
 	"github.com/braidobs/braid/internal/httpapi"
 	"github.com/braidobs/braid/internal/lifecycle"
 	"github.com/braidobs/braid/internal/selfobs"
+	"github.com/braidobs/braid/internal/telemetry"
 	"github.com/braidobs/braid/query"
 	"github.com/braidobs/braid/query/api/loki"
 	promapi "github.com/braidobs/braid/query/api/prometheus"
@@ -170,11 +172,12 @@ func (a *App) closeStorage(ctx context.Context) error {
 // assemble connects the protocols and languages with the store.
 func (a *App) assemble(context.Context) error {
 	now := a.opts.Now
-	pipe := ingest.New(a.cfg.Ingest, ingest.Deps{Writer: a.db, Now: now, Metrics: a.reg})
+	counter := slo.NewCounter(a.db, telemetry.Tenant(a.cfg.Alerting.Tenant), slo.Options{Scale: a.cfg.Alerting.SLOScale}, a.reg)
+	pipe := ingest.New(a.cfg.Ingest, ingest.Deps{Writer: slo.Writer{Writer: a.db, Counter: counter}, Now: now, Metrics: a.reg})
 	receiver := otlp.New(a.cfg.OTLP, otlp.Deps{Pipeline: pipe, Errors: a.errs, Now: now})
 	observer := query.NewObserver(a.log, a.reg, now)
 	engine, err := promql.New(promql.Deps{
-		Config: a.cfg.PromQL, Reader: a.db, Observer: observer, Log: a.log, SubqueryStep: a.cfg.Alerting.EvaluationInterval.Std(),
+		Config: a.cfg.PromQL, Reader: a.db, Virtual: counter, Observer: observer, Log: a.log, SubqueryStep: a.cfg.Alerting.EvaluationInterval.Std(),
 	})
 	if err != nil {
 		return fmt.Errorf("PromQL engine: %w", err)
@@ -204,13 +207,9 @@ func (a *App) assemble(context.Context) error {
 	loki.New(loki.Deps{Config: a.cfg.Loki, Reader: a.db, Observer: observer, Errors: a.errs, Now: now, Version: a.opts.Version}).Register(reads)
 	tempo.New(tempo.Deps{Config: a.cfg.Tempo, Reader: a.db, Observer: observer, Errors: a.errs, Now: now}).Register(reads)
 	correlate.NewAPI(correlate.New(a.cfg.Correlate, a.db, now, a.reg), query.Errors(a.errs)).Register(reads)
-	a.alert, err = alerting.New(alerting.Deps{ //nolint:contextcheck // evaluations outlive the start
-		Config: a.cfg.Alerting, Engine: engine, Writer: a.db, Addr: string(a.cfg.Server.HTTP), Errors: a.errs, Log: a.log, Metrics: a.reg, Now: now,
-	})
-	if err != nil {
+	if err := a.assembleAlerting(engine, counter, reads); err != nil { //nolint:contextcheck // evaluations outlive the start
 		return fmt.Errorf("alerting: %w", err)
 	}
-	a.alert.Register(reads)
 	root := http.NewServeMux()
 	root.Handle("/", reads)
 	for pattern := range receiver.Routes() {

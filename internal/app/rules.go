@@ -7,10 +7,16 @@ import (
 	"io"
 	"log/slog"
 	"regexp"
+	"strconv"
 	"time"
+
+	"github.com/prometheus/common/model"
+	"github.com/prometheus/prometheus/model/rulefmt"
+	"go.yaml.in/yaml/v3"
 
 	"github.com/braidobs/braid/alerting"
 	"github.com/braidobs/braid/alerting/rules/ruletest"
+	"github.com/braidobs/braid/alerting/slo"
 	"github.com/braidobs/braid/internal/config"
 	"github.com/braidobs/braid/storage/blob/dir"
 	"github.com/braidobs/braid/storage/catalog/mem"
@@ -41,6 +47,39 @@ func ReportRules(out io.Writer, cfg Config) error {
 		fmt.Fprintf(out, "%s: %d groups, %d rules, no mistakes\n", name, len(set.Groups(name)), n)
 	}
 	return nil
+}
+
+// ReportSLOs reads the objectives that the configuration names and writes what they are or, when asked for, the rules
+// that they turn into. The error has every mistake.
+func ReportSLOs(out io.Writer, cfg Config, asRules bool) error {
+	slos, err := slo.Reader{Parser: cfg.PromQL.Parser()}.Load(cfg.Alerting.SLOs...)
+	if err != nil {
+		return err
+	}
+	only := alerting.Config{SLOs: cfg.Alerting.SLOs, SLOScale: cfg.Alerting.SLOScale}
+	if _, err := alerting.Check(only, cfg.PromQL.Parser(), plainLog(out)); err != nil {
+		return err
+	}
+	if len(slos) == 0 {
+		fmt.Fprintln(out, "warning: no file matches")
+	}
+	all := rulefmt.RuleGroups{}
+	for i := range slos {
+		s := &slos[i]
+		if !asRules {
+			fmt.Fprintf(out, "%s:%d: %s: %s%% over %s, no mistakes\n", s.File, s.Line, s.Name, strconv.FormatFloat(s.Objective*100, 'g', 10, 64), model.Duration(s.Period))
+		}
+		all.Groups = append(all.Groups, s.Rules(slo.Options{Scale: cfg.Alerting.SLOScale}).Groups...)
+	}
+	if !asRules {
+		return nil
+	}
+	b, err := yaml.Marshal(all)
+	if err != nil {
+		return fmt.Errorf("write rules: %w", err)
+	}
+	_, err = out.Write(b)
+	return err
 }
 
 // RuleTests are test files of rules.
