@@ -54,6 +54,7 @@ type Config struct {
 	MetricInterval time.Duration
 	BatchDelay     time.Duration
 	LogMirror      bool
+	OTLPLogs       bool
 	Resource       map[string]string // overrides of resource attributes
 
 	SlowQuery    time.Duration
@@ -82,6 +83,7 @@ func DefaultConfig() Config {
 		SlowCheckout:   500 * time.Millisecond,
 		Timeout:        10 * time.Second,
 		Grace:          3 * time.Second,
+		OTLPLogs:       true,
 		Load:           load.Config{RPS: 10, MaxInFlight: 256, Timeout: 10 * time.Second},
 	}
 }
@@ -110,6 +112,7 @@ func (c *Config) Flags(fs *flag.FlagSet) {
 	fs.DurationVar(&c.MetricInterval, "metric-interval", c.MetricInterval, "time between metric exports")
 	fs.DurationVar(&c.BatchDelay, "batch-delay", c.BatchDelay, "longest wait of a span or log record before its export")
 	fs.BoolVar(&c.LogMirror, "log-json", c.LogMirror, "also write log records to standard error, as lines of JSON")
+	fs.BoolVar(&c.OTLPLogs, "otlp-logs", c.OTLPLogs, "export log records; false with -log-json leaves them to whoever collects standard error")
 	fs.Func("resource", "key=value resource attribute, overrides the made-up one; repeatable", pair(c.Resource))
 	fs.DurationVar(&c.SlowQuery, "slow-query", c.SlowQuery, "a query that takes longer is logged (database)")
 	fs.DurationVar(&c.SlowCheckout, "slow-checkout", c.SlowCheckout, "an order that takes longer is logged (checkout)")

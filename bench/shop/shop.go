@@ -83,7 +83,7 @@ func runService(ctx context.Context, cfg Config, env Env, ready func(host.Ready)
 	telemetry, err := instrument.New(ctx, instrument.Config{
 		Identity: id, Transport: how.transport, OTLPGRPC: cfg.OTLPGRPC, OTLPHTTP: cfg.OTLPHTTP, Headers: cfg.Headers,
 		MetricInterval: cfg.MetricInterval, BatchDelay: cfg.BatchDelay, Delta: how.delta, Exponential: how.exponential,
-		LogMirror: mirror, Now: env.Now,
+		LogMirror: mirror, OnlyMirror: !cfg.OTLPLogs, Now: env.Now,
 	})
 	if err != nil {
 		return err

@@ -41,6 +41,7 @@ type Config struct {
 	Delta          bool          // delta instead of cumulative temporality
 	Exponential    []string      // histograms to aggregate exponentially
 	LogMirror      io.Writer     // also gets each log record as a line of JSON; may be nil
+	OnlyMirror     bool          // log records go to LogMirror alone, as those of a container whose output is collected
 	Now            func() time.Time
 }
 
@@ -94,7 +95,10 @@ func New(ctx context.Context, cfg Config) (*Telemetry, error) {
 	t.Meter = t.Metrics.Meter(scope, metric.WithInstrumentationVersion(cfg.Identity.Version))
 	var handler slog.Handler = otelslog.NewHandler(scope,
 		otelslog.WithLoggerProvider(t.Logs), otelslog.WithVersion(cfg.Identity.Version), otelslog.WithSource(true))
-	if cfg.LogMirror != nil {
+	switch {
+	case cfg.LogMirror != nil && cfg.OnlyMirror:
+		handler = newMirror(cfg.LogMirror, cfg.Identity)
+	case cfg.LogMirror != nil:
 		handler = slog.NewMultiHandler(handler, newMirror(cfg.LogMirror, cfg.Identity))
 	}
 	t.Log = slog.New(handler)

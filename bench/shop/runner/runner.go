@@ -42,12 +42,14 @@ type Options struct {
 	Version string  // of everything else; 1.0.0 when empty
 	Seed    uint64  // of pod names, catalogue and load; 1 when 0
 
-	MetricInterval time.Duration // 2 s when 0
-	LogJSON        bool          // log records also as JSON on Stderr
-	Grace          time.Duration // between SIGTERM and SIGKILL, per process; 10 s when 0
-	Args           []string      // more flags, for every service process
-	Stdout         io.Writer     // of all processes, line by line; discarded when nil
+	MetricInterval time.Duration       // 2 s when 0
+	LogJSON        bool                // log records also as JSON on Stderr
+	Grace          time.Duration       // between SIGTERM and SIGKILL, per process; 10 s when 0
+	Args           []string            // more flags, for every service process
+	ArgsOf         map[string][]string // more flags, for one service process
+	Stdout         io.Writer           // of all processes, line by line; discarded when nil
 	Stderr         io.Writer
+	StderrOf       func(name string) io.Writer // of one process, instead of Stderr; nil for none
 }
 
 // canaryVersion is the service.version of the canary.
@@ -101,9 +103,13 @@ func Start(ctx context.Context, opts Options) (*Shop, error) {
 }
 
 func (s *Shop) start(ctx context.Context, opts Options) error {
-	stdout, stderr := shared(opts.Stdout), shared(opts.Stderr)
+	stdout, all := shared(opts.Stdout), shared(opts.Stderr)
 	service := func(name, role, version string, args ...string) (Process, error) {
-		args = slices.Concat(commonArgs(opts), []string{"-role", role, "-instance", name, "-version", version}, opts.Args, args)
+		args = slices.Concat(commonArgs(opts), []string{"-role", role, "-instance", name, "-version", version}, opts.Args, opts.ArgsOf[name], args)
+		stderr := all
+		if opts.StderrOf != nil {
+			stderr = opts.StderrOf(name)
+		}
 		return s.launch(ctx, opts.Binary, name, args, stdout, stderr)
 	}
 	db, err := service(Database, "database", opts.Version)
@@ -137,7 +143,7 @@ func (s *Shop) start(ctx context.Context, opts Options) error {
 	_, err = s.launch(ctx, opts.Binary, Load, []string{
 		"-stop-with-stdin", "-role", "load", "-target", front.HTTP, "-seed", seed(opts),
 		"-rps", strconv.FormatFloat(opts.RPS, 'g', -1, 64),
-	}, stdout, stderr)
+	}, stdout, all)
 	return err
 }
 
