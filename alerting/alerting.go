@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"net/url"
 	"os"
 	"time"
@@ -32,6 +33,7 @@ type Deps struct {
 	Writer   storage.Writer
 	Sources  []rules.Source  // of rule groups beside files
 	Annotate notify.Annotate // nil for none
+	Client   *http.Client    // for Alertmanagers; nil for one of its own
 	Addr     string          // of the query listener, for links when Config names no external URL
 	Errors   httpapi.Errors
 	Log      *slog.Logger
@@ -59,7 +61,7 @@ func New(d Deps) (*Alerting, error) {
 	everywhere := labels.FromMap(d.Config.ExternalLabels)
 	a.notify = notify.New(notify.Deps{
 		Alertmanagers: d.Config.Alertmanagers, ExternalLabels: everywhere, ExternalURL: external.String(),
-		Annotate: d.Annotate, Log: d.Log, Metrics: d.Metrics, Now: d.Now,
+		Annotate: d.Annotate, Client: d.Client, Log: d.Log, Metrics: d.Metrics, Now: d.Now,
 	})
 	a.rules = rules.New(rules.Deps{
 		Engine: d.Engine, Writer: d.Writer, Tenant: a.tenant, Files: d.Config.Rules, Sources: d.Sources,

@@ -80,10 +80,7 @@ func (e *explainer) explain(content []byte, found []error) {
 func (e *explainer) syntax(err error) {
 	texts := []string{strings.TrimPrefix(err.Error(), "yaml: ")}
 	if t, ok := errors.AsType[*yaml.TypeError](err); ok {
-		texts = texts[:0]
-		for _, one := range t.Errors {
-			texts = append(texts, one)
-		}
+		texts = t.Errors
 	}
 	for _, text := range texts {
 		var n *yaml.Node

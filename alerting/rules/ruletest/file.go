@@ -159,10 +159,7 @@ func parse(name string, content []byte) (*parsed, error) {
 func (p *parsed) explain(err error) error {
 	texts := []string{err.Error()}
 	if t, ok := errors.AsType[*yaml.TypeError](err); ok {
-		texts = texts[:0]
-		for _, one := range t.Errors {
-			texts = append(texts, one)
-		}
+		texts = t.Errors
 	}
 	var errs config.Errors
 	for _, text := range texts {
