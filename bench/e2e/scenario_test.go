@@ -7,6 +7,7 @@ package e2e
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -47,7 +48,6 @@ type place struct {
 	injected func(t *testing.T) // makes the database slow
 	database instrument.Identity
 	metrics  string // host:port of the database's /metrics
-	stop     func(t *testing.T)
 }
 
 // stack is what runs around the shop.
@@ -206,25 +206,28 @@ type alert struct {
 	} `json:"status"`
 }
 
+type exampleTrace struct {
+	TraceID    string  `json:"traceID"`
+	Service    string  `json:"service"`
+	DurationMs float64 `json:"durationMs"`
+	Query      string  `json:"query"`
+}
+
+type exampleLine struct {
+	TraceID string `json:"traceID"`
+	Body    string `json:"body"`
+	Pod     string `json:"pod"`
+	Query   string `json:"query"`
+}
+
 // explained is evidence as Braid serves it, as far as it is checked.
 type explained struct {
 	Data struct {
-		Fingerprint string  `json:"fingerprint"`
-		TookMillis  float64 `json:"tookMillis"`
-		Traces      []struct {
-			TraceID    string  `json:"traceID"`
-			Service    string  `json:"service"`
-			DurationMs float64 `json:"durationMs"`
-			Query      string  `json:"query"`
-		} `json:"traces"`
-		Logs []struct {
-			TraceID  string `json:"traceID"`
-			Body     string `json:"body"`
-			Pod      string `json:"pod"`
-			Severity string `json:"severity"`
-			Query    string `json:"query"`
-		} `json:"logs"`
-		Pods []struct {
+		Fingerprint string         `json:"fingerprint"`
+		TookMillis  float64        `json:"tookMillis"`
+		Traces      []exampleTrace `json:"traces"`
+		Logs        []exampleLine  `json:"logs"`
+		Pods        []struct {
 			Namespace string          `json:"namespace"`
 			Pod       string          `json:"pod"`
 			CPU       json.RawMessage `json:"cpu"`
@@ -261,7 +264,7 @@ func scenario(t *testing.T, s *stack, p *place) {
 			return err
 		}
 		if len(streams.Data.Result) == 0 {
-			return fmt.Errorf("there are none")
+			return errors.New("there are none")
 		}
 		return nil
 	})
@@ -305,7 +308,7 @@ func scenario(t *testing.T, s *stack, p *place) {
 			return err
 		}
 		if len(alerts) == 0 {
-			return fmt.Errorf("nothing fires")
+			return errors.New("nothing fires")
 		}
 		if alerts[0].Annotations["evidence"] == "" {
 			return fmt.Errorf("the alert carries no evidence: %v", alerts[0].Annotations)
@@ -340,26 +343,11 @@ func scenario(t *testing.T, s *stack, p *place) {
 	}
 	require.NotEmpty(t, d.Logs)
 	for _, l := range d.Logs {
-		require.True(t, slices.ContainsFunc(d.Traces, func(x struct {
-			TraceID    string  `json:"traceID"`
-			Service    string  `json:"service"`
-			DurationMs float64 `json:"durationMs"`
-			Query      string  `json:"query"`
-		},
-		) bool {
-			return x.TraceID == l.TraceID
-		}), "a line of one of the examples")
+		require.True(t, slices.ContainsFunc(d.Traces, func(x exampleTrace) bool { return x.TraceID == l.TraceID }), "a line of one of the examples")
 		require.NoError(t, get(ctx, base+l.Query, &streams))
 		require.NotEmpty(t, streams.Data.Result, "its query gives the line")
 	}
-	require.True(t, slices.ContainsFunc(d.Logs, func(l struct {
-		TraceID  string `json:"traceID"`
-		Body     string `json:"body"`
-		Pod      string `json:"pod"`
-		Severity string `json:"severity"`
-		Query    string `json:"query"`
-	},
-	) bool {
+	require.True(t, slices.ContainsFunc(d.Logs, func(l exampleLine) bool {
 		return l.Pod == p.database.Pod && strings.Contains(strings.ToLower(l.Body), "slow")
 	}), "the database says that a query was slow: %+v", d.Logs)
 	fact(t, "%d lines of these traces, the most severe: %s", len(d.Logs), d.Logs[0].Body)
