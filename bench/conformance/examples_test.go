@@ -102,6 +102,7 @@ func TestExamples(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 15*time.Second)
 			cmd := exec.CommandContext(ctx, "bash", "-e", "-o", "pipefail", "-c", ports.Replace(e.script))
 			cmd.Dir = work
+			cmd.Env = append(os.Environ(), "PATH="+filepath.Dir(server)+string(os.PathListSeparator)+os.Getenv("PATH"))
 			out, err := cmd.CombinedOutput()
 			cancel()
 			require.NoError(t, err, "%s:%d\n%s", page, e.line, out)
