@@ -11,12 +11,15 @@ STATIC  := CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)'
 GOLANGCI_LINT := v2.15.0
 BENCHSTAT     := v0.0.0-20260908200009-22c9c6c9d4da
 XTOOLS        := v0.52.0
+HELM          := v4.3.1
+KUBECONFORM   := v0.8.0
+CHART_TOOLS    = $(TOOLS)/helm-$(HELM) $(TOOLS)/kubeconform-$(KUBECONFORM)
 
 # Folders whose tests have a build tag: $(call tagged,long)
 tagged = $(sort $(dir $(shell grep -rlE --include='*_test.go' '^//go:build.*\b$(1)\b' . 2>/dev/null)))
 
 .DEFAULT_GOAL := check
-.PHONY: check help demo run build test test-long e2e test-web plugin fuzz bench bench-go generate lint fmt clean release-check tools
+.PHONY: check help demo run build test test-long e2e test-web plugin chart chart-package fuzz bench bench-go generate lint fmt clean release-check tools
 
 check: fmt lint test ## format, lint and test (what plain make does)
 
@@ -40,7 +43,7 @@ demo: ## run braid with a small shop that sends it traces, logs and metrics
 test: ## run all tests with the race detector, shuffled
 	CGO_ENABLED=1 $(GO) test -race -shuffle=on ./...
 
-test-long: ## run the long tests: metamorphic, crash, many random checks
+test-long: $(CHART_TOOLS) ## run the long tests: metamorphic, crash, many random checks
 	@if [ -z "$(call tagged,long)" ]; then echo "no long tests"; else \
 		set -x; $(GO) test -tags long -p 1 -timeout 60m $(call tagged,long); fi
 
@@ -62,6 +65,14 @@ plugin: $(WEB)/node_modules/.installed ## build the Grafana plugin into grafana-
 	cd $(WEB) && npm run build
 	for arch in amd64 arm64; do \
 		GOOS=linux GOARCH=$$arch $(STATIC) -o $(WEB)/dist/gpx_braid_linux_$$arch ./$(WEB)/pkg || exit 1; done
+
+chart: $(CHART_TOOLS) ## render the Helm chart, validate it, the kustomize base and the Dockerfile (ARGS=-rewrite makes the base)
+	$(GO) test -tags long -count=1 -v ./daemonset/deploy $(if $(ARGS),-args $(ARGS))
+	cd daemonset/deploy/dockerfile && $(GO) run . ../../../Dockerfile
+
+chart-package: $(TOOLS)/helm-$(HELM) ## package the Helm chart into bin/ (VERSION=v1.2.3)
+	@mkdir -p bin
+	$(TOOLS)/helm package daemonset/deploy/helm/braid --destination bin --version $(VERSION:v%=%) --app-version $(VERSION:v%=%)
 
 fuzz: ## fuzz every target for T (make fuzz T=10m)
 	@set -e; for dir in $$(grep -rlE --include='*_test.go' '^func Fuzz' . | xargs -r -n1 dirname | sort -u); do \
@@ -130,6 +141,15 @@ $(TOOLS)/deadcode-$(XTOOLS):
 
 $(TOOLS)/stress-$(XTOOLS):
 	GOBIN=$(TOOLS) $(GO) install golang.org/x/tools/cmd/stress@$(XTOOLS)
+	@touch $@
+
+# helm is large: its first build takes some minutes.
+$(TOOLS)/helm-$(HELM):
+	GOBIN=$(TOOLS) $(GO) install helm.sh/helm/v4/cmd/helm@$(HELM)
+	@touch $@
+
+$(TOOLS)/kubeconform-$(KUBECONFORM):
+	GOBIN=$(TOOLS) $(GO) install github.com/yannh/kubeconform/cmd/kubeconform@$(KUBECONFORM)
 	@touch $@
 
 clean: ## remove what was built (not the tools)
