@@ -202,6 +202,9 @@ func (f *logFile) setHead(head []byte, whole bool, want Source) {
 // name is what the backend knows the file by.
 func (f *logFile) name() string { return hex.EncodeToString(f.id[:]) }
 
+// absent says that the file has more to read and was not found.
+func (f *logFile) absent() bool { return f.src == nil && !f.done && f.loss == nil }
+
 // deleted says that the file has no name any more.
 func (f *logFile) deleted() bool { return f.path == "" }
 

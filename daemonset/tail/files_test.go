@@ -17,6 +17,7 @@ import (
 
 // Pieces of both outputs interleave and the file is rotated in the middle of both.
 func TestPiecesAcrossRotation(t *testing.T) {
+	t.Parallel()
 	n := newNode(t)
 	c := n.container("a")
 	long := strings.Repeat("0123456789abcdef", 1024)
@@ -61,6 +62,7 @@ func TestPiecesAcrossRotation(t *testing.T) {
 
 // A container that ends without a newline leaves a piece, and its directory goes.
 func TestLastWords(t *testing.T) {
+	t.Parallel()
 	n := newNode(t)
 	c := n.container("a")
 	_, _ = n.start()
@@ -79,6 +81,7 @@ func TestLastWords(t *testing.T) {
 
 // Pods that live for a moment are read, and forgotten once they are acknowledged.
 func TestShortLives(t *testing.T) {
+	t.Parallel()
 	n := newNode(t)
 	agent, _ := n.start()
 	n.b.block()
@@ -106,6 +109,7 @@ func TestShortLives(t *testing.T) {
 
 // While the backend is away files are rotated, compressed and deleted; all of it is there when it comes back.
 func TestBackPressure(t *testing.T) {
+	t.Parallel()
 	n := newNode(t)
 	n.cfg.MaxInflight = 1 << 20
 	c := n.container("a")
@@ -125,6 +129,7 @@ func TestBackPressure(t *testing.T) {
 
 // Over max_held the oldest files are given up, with a record that says so.
 func TestHeldFull(t *testing.T) {
+	t.Parallel()
 	n := newNode(t)
 	n.cfg.MaxHeld = 300 << 10
 	c := n.container("a")
@@ -181,6 +186,7 @@ func metric(t *testing.T, n *node, name string) (sum float64) {
 
 // What went while the process was down is told.
 func TestRotatedAway(t *testing.T) {
+	t.Parallel()
 	n := newNode(t)
 	c := n.container("a")
 	d := n.container("whole")
@@ -221,6 +227,7 @@ func TestRotatedAway(t *testing.T) {
 }
 
 func TestTruncation(t *testing.T) {
+	t.Parallel()
 	n := newNode(t)
 	c := n.container("a")
 	_, stop := n.start()
@@ -239,6 +246,7 @@ func TestTruncation(t *testing.T) {
 
 // A file that got the inode of an older one is read from its beginning, and nothing of the old one again.
 func TestInodeReuse(t *testing.T) {
+	t.Parallel()
 	for _, size := range []int{5, 100, 200} {
 		n := newNode(t)
 		c := n.container("a")
@@ -256,6 +264,7 @@ func TestInodeReuse(t *testing.T) {
 }
 
 func TestRenamedBackAndGap(t *testing.T) {
+	t.Parallel()
 	n := newNode(t)
 	c := n.container("a")
 	agent, _ := n.start()
@@ -279,6 +288,7 @@ func TestRenamedBackAndGap(t *testing.T) {
 }
 
 func TestJunk(t *testing.T) {
+	t.Parallel()
 	n := newNode(t)
 	c := n.container("a")
 	_, _ = n.start()
@@ -310,6 +320,7 @@ func TestJunk(t *testing.T) {
 
 // Records far over max_record take no memory, and the next one is whole.
 func TestHugeRecords(t *testing.T) {
+	t.Parallel()
 	n := newNode(t)
 	n.cfg.MaxRecord = 64 << 10
 	n.cfg.MaxInflight = 1 << 20
@@ -343,6 +354,7 @@ func TestHugeRecords(t *testing.T) {
 }
 
 func TestSkipIsAskedAgain(t *testing.T) {
+	t.Parallel()
 	n := newNode(t)
 	skip := make(chan bool, 1)
 	skip <- true
@@ -372,6 +384,7 @@ func TestSkipIsAskedAgain(t *testing.T) {
 
 // docker's files lie elsewhere, behind a link, and docker rotates them.
 func TestDocker(t *testing.T) {
+	t.Parallel()
 	n := newNode(t)
 	home := t.TempDir()
 	live := filepath.Join(home, "0123-json.log")
@@ -408,6 +421,7 @@ func TestDocker(t *testing.T) {
 
 // Files of the host are plain text whose first lines repeat.
 func TestPlainFiles(t *testing.T) {
+	t.Parallel()
 	for _, copytruncate := range []bool{false, true} {
 		t.Run(fmt.Sprintf("copytruncate=%v", copytruncate), func(t *testing.T) {
 			n := newNode(t)
@@ -469,6 +483,7 @@ func TestPlainFiles(t *testing.T) {
 }
 
 func TestConfig(t *testing.T) {
+	t.Parallel()
 	require.NoError(t, tail.DefaultConfig().Validate())
 	c := tail.Config{PodsDir: "pods", MaxHeld: -1, Sources: []tail.Source{{Name: "a"}, {Name: "a"}}}
 	err := c.Validate()
@@ -484,6 +499,7 @@ func TestConfig(t *testing.T) {
 }
 
 func TestKey(t *testing.T) {
+	t.Parallel()
 	k := tail.StreamKey{Namespace: "ns", Pod: "p-0", PodUID: "u", Container: "c", Restart: 3}
 	require.Equal(t, "pod/ns/p-0/u/c/3", k.String())
 	long := tail.StreamKey{Source: "s", Path: "/" + strings.Repeat("x", 4000)}
@@ -495,6 +511,7 @@ func TestKey(t *testing.T) {
 }
 
 func TestMetricsPassTheLinter(t *testing.T) {
+	t.Parallel()
 	n := newNode(t)
 	_, _ = n.start()
 	problems, err := testutil.GatherAndLint(n.reg)

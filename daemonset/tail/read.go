@@ -70,6 +70,10 @@ func (s *stream) pick() *logFile {
 		if f.loss != nil {
 			return f
 		}
+		if f.absent() {
+			s.pending = true
+			return nil
+		}
 		if f.src == nil {
 			continue
 		}
@@ -134,13 +138,13 @@ func (s *stream) truncated(i int) {
 }
 
 // step reads once into buf. It returns what to send, or nil, and whether there may be more to read.
-func (s *stream) step(buf []byte) (b *batch, more bool) {
+func (s *stream) step(into *buffer) (b *batch, more bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
 		return nil, false
 	}
-	now := s.now()
+	now, buf := s.now(), into.data
 	s.pending = false
 	f := s.pick()
 	switch {
@@ -168,7 +172,8 @@ func (s *stream) step(buf []byte) (b *batch, more bool) {
 	if err != nil {
 		return nil, s.failed(f, err)
 	}
-	b = s.begin(f, len(buf))
+	b = s.begin(f)
+	b.records = into.records[:0]
 	off := s.consume(b, f, buf[:n], n == len(buf), now)
 	s.cur = f
 	rest := buf[off:n]
@@ -183,6 +188,7 @@ func (s *stream) step(buf []byte) (b *batch, more bool) {
 	case off == 0:
 		f.wait(now)
 	}
+	into.records = b.records[:0]
 	return s.finish(b), true
 }
 
@@ -207,8 +213,8 @@ func (s *stream) failed(f *logFile, err error) bool {
 	return false
 }
 
-func (s *stream) begin(f *logFile, size int) *batch {
-	return &batch{file: f, from: f.sent, to: f.sent, records: make([]Record, 0, max(16, size/512))}
+func (s *stream) begin(f *logFile) *batch {
+	return &batch{file: f, from: f.sent, to: f.sent}
 }
 
 // consume takes whole lines off data, which was read at f.read, and returns how many bytes that were. A line that fills
@@ -447,7 +453,7 @@ func (s *stream) flush(now time.Time, tail *logFile, buf []byte) *batch {
 	if f == nil {
 		return nil
 	}
-	b := s.begin(f, 0)
+	b := s.begin(f)
 	var rest []byte
 	if tail != nil && tail.size > tail.read {
 		if err := tail.learn(s.source, true); err != nil || !tail.headKnown {
@@ -471,7 +477,7 @@ func (s *stream) flush(now time.Time, tail *logFile, buf []byte) *batch {
 // lossBatch makes the record that stands for a gap.
 func (s *stream) lossBatch(f *logFile, now time.Time) *batch {
 	loss := f.loss
-	b := s.begin(f, 0)
+	b := s.begin(f)
 	f.read = max(f.read, f.size, f.resume)
 	b.loss = loss
 	amount := "an unknown number of bytes was"

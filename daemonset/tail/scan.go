@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"github.com/braidobs/braid/daemonset/tail/watch"
 )
 
 // dirKind is what a watched directory has in it.
@@ -37,7 +39,7 @@ type watched struct {
 // scanner finds the files of streams. Except for request and the reading of events, it is for one goroutine.
 type scanner struct {
 	t       *Tailer
-	watcher *watcher // nil when there are no events
+	watcher *watch.Watcher // nil when there are no events
 	dirs    map[string]*watched
 	byWD    map[int]*watched
 	byDir   map[string]map[StreamKey]*stream // streams by the directory of their live file
@@ -68,14 +70,14 @@ func newScanner(t *Tailer) *scanner {
 func (t *Tailer) discover(ctx context.Context, g *errgroup.Group) error {
 	sc := t.scanner
 	interval := t.cfg.RescanInterval.Std()
-	w, err := newWatcher()
+	w, err := watch.New()
 	if err != nil {
 		t.metrics.watchErrors.Inc()
 		interval = min(interval, t.timing.poll)
 		t.deps.Log.Warn("directories of logs cannot be watched: they are listed instead", "interval", interval, "err", err)
 	} else {
 		sc.watcher = w
-		defer func() { _ = w.close() }() // ends readEvents
+		defer func() { _ = w.Close() }() // ends readEvents
 		g.Go(func() error { sc.readEvents(ctx); return nil })
 	}
 	sc.full()
@@ -117,14 +119,14 @@ func (sc *scanner) readEvents(ctx context.Context) {
 			return
 		case <-pause.C:
 		}
-		err := sc.watcher.read(buf, func(e event) {
+		err := sc.watcher.Read(buf, func(e watch.Event) {
 			sc.mu.Lock()
 			defer sc.mu.Unlock()
-			if e.overflow {
+			if e.Overflow {
 				sc.lost = true
 				return
 			}
-			sc.events[dirEvent{wd: e.wd, name: e.name, modify: e.modify, gone: e.gone}] = struct{}{}
+			sc.events[dirEvent{wd: e.WD, name: e.Name, modify: e.Modify, gone: e.Gone}] = struct{}{}
 		})
 		if err != nil {
 			return
@@ -243,9 +245,6 @@ func (sc *scanner) full() {
 	}
 	sc.root()
 	sc.sources()
-	for _, s := range sc.t.all() { // also where events do not come from, such as network file systems
-		sc.t.sched.wake(s)
-	}
 }
 
 // drop ends the reading of a stream that is to be skipped; the checkpoint keeps where it was.
@@ -363,18 +362,18 @@ func (sc *scanner) container(pod, name string) {
 		return
 	}
 	lists := map[int][]entry{}
-	for _, n := range names {
-		i, live, ok := attempt(n)
-		if !ok {
-			continue
+	steady(dir, names, func(names []string) {
+		clear(lists)
+		for _, n := range names {
+			i, live, ok := attempt(n)
+			if !ok {
+				continue
+			}
+			if rot, ok := rotationOf(live, n); ok && !doubled(n, rot, names) {
+				lists[i] = append(lists[i], sc.follow(dir, filepath.Join(dir, n), rot)...)
+			}
 		}
-		rot, ok := rotationOf(live, n)
-		if !ok || rot.compressed && slices.Contains(names, strings.TrimSuffix(n, gzSuffix)) {
-			continue
-		}
-		path := filepath.Join(dir, n)
-		lists[i] = append(lists[i], sc.follow(dir, path, rot)...)
-	}
+	})
 	for i, list := range lists {
 		key := StreamKey{Namespace: ns, Pod: podName, PodUID: uid, Container: name, Restart: i}
 		sc.found(key, dir, fileOf(i), Source{}, list)
@@ -386,6 +385,30 @@ func (sc *scanner) container(pod, name string) {
 		}
 	}
 	sc.prune(dir)
+}
+
+// steady calls look with the names in dir, again while names change meanwhile: a file that is renamed or compressed
+// between listing and looking would be missing, and one that took its name be taken for it.
+func steady(dir string, names []string, look func(names []string)) {
+	const tries = 5
+	slices.Sort(names)
+	for range tries {
+		look(names)
+		again, err := readDir(dir)
+		if err != nil {
+			return
+		}
+		slices.Sort(again)
+		if slices.Equal(names, again) {
+			return
+		}
+		names = again
+	}
+}
+
+// doubled says that a compressed file stands beside the plain one it is made of.
+func doubled(name string, rot rotation, names []string) bool {
+	return rot.compressed && slices.Contains(names, strings.TrimSuffix(name, gzSuffix))
 }
 
 // follow describes the file at path. Where it is a link, the rotated siblings of what it points to belong to it.
@@ -413,21 +436,23 @@ func (sc *scanner) follow(dir, path string, rot rotation) []entry {
 }
 
 // siblings lists a live file and what was rotated away from it.
-func siblings(dir, live string) []entry {
+func siblings(dir, live string) (list []entry) {
 	names, err := readDir(dir)
 	if err != nil {
 		return nil
 	}
-	var list []entry
-	for _, n := range names {
-		rot, ok := rotationOf(live, n)
-		if !ok || rot.compressed && slices.Contains(names, strings.TrimSuffix(n, gzSuffix)) {
-			continue
+	steady(dir, names, func(names []string) {
+		list = list[:0]
+		for _, n := range names {
+			rot, ok := rotationOf(live, n)
+			if !ok || doubled(n, rot, names) {
+				continue
+			}
+			if e, ok := statEntry(filepath.Join(dir, n), rot); ok {
+				list = append(list, e)
+			}
 		}
-		if e, ok := statEntry(filepath.Join(dir, n), rot); ok {
-			list = append(list, e)
-		}
-	}
+	})
 	return list
 }
 
@@ -531,8 +556,13 @@ func (sc *scanner) found(key StreamKey, dir, live string, src Source, list []ent
 		}
 		sc.byDir[dir][key] = s
 	}
-	s.refresh(list, skipOld)
-	t.sched.wake(s)
+	work := s.refresh(list, skipOld)
+	if s.wantsScan() {
+		sc.request(s)
+	}
+	if work {
+		t.sched.wake(s)
+	}
 }
 
 func (t *Tailer) newStream(key StreamKey, dir, live string, src Source) *stream {
@@ -567,7 +597,7 @@ func (sc *scanner) watch(dir string, kind dirKind) {
 	if d := sc.dirs[dir]; sc.watcher == nil || d != nil && d.wd >= 0 {
 		return
 	}
-	wd, err := sc.watcher.add(dir, kind == containers || kind == linked || kind == plain)
+	wd, err := sc.watcher.Add(dir, kind == containers || kind == linked || kind == plain)
 	if errors.Is(err, fs.ErrNotExist) {
 		return
 	}

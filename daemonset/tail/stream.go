@@ -21,6 +21,10 @@ const (
 	// copySettle is how long a file that begins like the live one is taken for a copy that is being made before the
 	// live one is truncated.
 	copySettle = time.Minute
+	// absentSettle is how long a file that is not open may be missing before it is given up, and blindSettle the same
+	// while there are files that cannot be opened.
+	absentSettle = time.Second
+	blindSettle  = time.Minute
 	// silence is how long the end of a record is waited for.
 	silence = 5 * time.Second
 	// endedSilence is the same once the container has ended or its log is gone.
@@ -103,12 +107,12 @@ func (s *stream) state() checkpoint.Stream {
 }
 
 // refresh takes note of what is in the directory: list has the files of the stream, oldest first. With skipOld, files
-// older than that are not read.
-func (s *stream) refresh(list []entry, skipOld time.Time) {
+// older than that are not read. It says whether there is something to read.
+func (s *stream) refresh(list []entry, skipOld time.Time) (work bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
-		return
+		return false
 	}
 	s.rescan = false
 	now := s.now()
@@ -144,7 +148,8 @@ func (s *stream) refresh(list []entry, skipOld time.Time) {
 			continue
 		}
 		f, err := openFile(e, s.source)
-		if errors.Is(err, fs.ErrNotExist) {
+		if errors.Is(err, fs.ErrNotExist) { // renamed or compressed meanwhile
+			s.rescan, blind = true, true
 			continue
 		}
 		if err != nil {
@@ -156,7 +161,7 @@ func (s *stream) refresh(list []entry, skipOld time.Time) {
 		}
 		old, wait := s.same(f, seen, now)
 		switch {
-		case wait:
+		case wait, !f.headKnown && !f.rot.live && now.Sub(e.stat.mtime) < copySettle: // it is being written
 			f.close()
 		case old != nil:
 			if seen[old] { // the plain and the compressed form of one file
@@ -193,11 +198,18 @@ func (s *stream) refresh(list []entry, skipOld time.Time) {
 			f.rot.live = false
 			f.stat = statKey{}
 		}
-		if f.src == nil && !f.done && f.loss == nil && !blind {
+		switch away := now.Sub(f.since); {
+		case !f.absent():
+		case away < absentSettle || blind && away < blindSettle:
+			s.pending = true // newer files wait
+		default:
 			s.missing(f, rotated)
 		}
 	}
 	s.tidy(now)
+	return s.waits() || slices.ContainsFunc(s.files, func(f *logFile) bool {
+		return f.loss != nil || f.src != nil && (f.compressed && !f.drained || !f.compressed && f.stat.size != f.read || f.deleted())
+	})
 }
 
 // known finds the file that e names, without looking into it.
@@ -365,6 +377,19 @@ func (s *stream) wantsScan() bool {
 	return s.rescan
 }
 
+// measure learns how large open files are by now, also while nothing is read.
+func (s *stream) measure() {
+	for _, f := range s.files {
+		if f.src == nil || f.compressed {
+			continue
+		}
+		if fi, err := f.src.Stat(); err == nil && fi.Size() > f.size {
+			f.size = fi.Size()
+			s.dirty = true
+		}
+	}
+}
+
 // held is how many bytes that were not read are behind descriptors of files without a name.
 func (s *stream) held() (n int64) {
 	for _, f := range s.files {
@@ -408,6 +433,12 @@ func (s *stream) close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.closed = true
+	for i := range s.pieces {
+		s.partial.add(-int64(len(s.pieces[i].buf)))
+		s.pieces[i] = piece{}
+	}
+	s.partial.add(-int64(len(s.carry.buf)))
+	s.carry = carry{}
 	for _, f := range s.files {
 		f.close()
 	}

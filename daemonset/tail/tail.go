@@ -184,7 +184,7 @@ func (t *Tailer) quantum() int {
 }
 
 // send hands a batch to the sink and applies the acknowledgement.
-func (t *Tailer) send(ctx context.Context, s *stream, b *batch, buf []byte) {
+func (t *Tailer) send(ctx context.Context, s *stream, b *batch, buf *buffer) {
 	t.flight.add(b.joined)
 	err := t.deps.Sink.Send(ctx, Chunk{Stream: s.key, File: b.file.name(), From: b.from, To: b.to, Records: b.records})
 	t.flight.add(-b.joined)
@@ -202,17 +202,25 @@ func (t *Tailer) send(ctx context.Context, s *stream, b *batch, buf []byte) {
 	t.sched.done(s, err == nil)
 }
 
-func (t *Tailer) buffer(n int) []byte {
-	class := bits.Len(uint(n)-1) - 12
-	if b, ok := t.buffers[class].Get().(*[]byte); ok {
-		return *b
-	}
-	return make([]byte, n)
+// buffer is what a chunk is read into.
+type buffer struct {
+	data    []byte
+	records []Record // empty, with room
 }
 
-func (t *Tailer) release(buf []byte) {
-	n := len(buf)
-	t.buffers[bits.Len(uint(n)-1)-12].Put(&buf)
+func (t *Tailer) buffer(n int) *buffer {
+	if b, ok := t.buffers[bufferClass(n)].Get().(*buffer); ok {
+		return b
+	}
+	return &buffer{data: make([]byte, n)}
+}
+
+func bufferClass(n int) int { return bits.Len(uint(n)-1) - 12 }
+
+func (t *Tailer) release(b *buffer) {
+	clear(b.records[:cap(b.records)])
+	n := len(b.data)
+	t.buffers[bufferClass(n)].Put(b)
 	t.flight.add(-int64(n))
 	t.budget.Release(int64(n))
 }
@@ -225,9 +233,15 @@ func (t *Tailer) look() {
 	var most int64
 	all := t.all()
 	for _, s := range all {
+		busy := t.sched.busy(s)
 		s.mu.Lock()
+		if busy {
+			s.measure()
+		}
 		s.tidy(s.now())
+		absent := false
 		for _, f := range s.files {
+			absent = absent || f.absent()
 			lag += f.behind()
 			if f.src != nil {
 				open++
@@ -240,6 +254,9 @@ func (t *Tailer) look() {
 		held += h
 		if h > most {
 			most, loudest = h, s
+		}
+		if absent {
+			t.scanner.request(s)
 		}
 		if wake {
 			t.sched.wake(s)

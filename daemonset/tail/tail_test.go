@@ -353,6 +353,7 @@ func compressFile(t *testing.T, name string) {
 }
 
 func TestReadsWhatIsThereAndWhatComes(t *testing.T) {
+	t.Parallel()
 	n := newNode(t)
 	a := n.container("a")
 	a.lines(1000)
@@ -372,6 +373,7 @@ func TestReadsWhatIsThereAndWhatComes(t *testing.T) {
 }
 
 func TestRotation(t *testing.T) {
+	t.Parallel()
 	n := newNode(t)
 	c := n.container("a")
 	_, _ = n.start()
@@ -386,6 +388,7 @@ func TestRotation(t *testing.T) {
 
 // Nothing is lost that the kubelet has not deleted while the agent was down.
 func TestRotationWhileDown(t *testing.T) {
+	t.Parallel()
 	n := newNode(t)
 	c := n.container("a")
 	c.lines(500)
@@ -410,6 +413,7 @@ func TestRotationWhileDown(t *testing.T) {
 // TestExactlyOnce has streams that write and rotate while the sink fails, blocks and stores without saying so, and the
 // agent is killed again and again with checkpoints that are older than what was acknowledged.
 func TestExactlyOnce(t *testing.T) {
+	t.Parallel()
 	const streams, rounds = 20, 12
 	n := newNode(t)
 	rng := rand.New(rand.NewPCG(1, 2))
@@ -521,7 +525,9 @@ func TestSchedules(t *testing.T) {
 				got[i] = "(pieces)"
 			}
 		}
-		require.Empty(rt, difference(c.want, got))
+		if d := difference(c.want, got); d != "" {
+			rt.Fatalf("%d lines, %d wanted, %s; around it %.60q", len(got), len(c.want), d, got)
+		}
 		n.b.ok(t)
 	})
 }
