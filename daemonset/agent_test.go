@@ -237,7 +237,7 @@ func TestAgent(t *testing.T) {
 func TestPoison(t *testing.T) {
 	b := newBackend(t)
 	var tries atomic.Int64
-	refuse := func(w http.ResponseWriter, r *http.Request, body []byte) bool {
+	refuse := func(w http.ResponseWriter, _ *http.Request, body []byte) bool {
 		plain, err := decompress(body)
 		if err == nil && strings.Contains(plain, "poison") {
 			tries.Add(1)
