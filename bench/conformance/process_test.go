@@ -217,7 +217,7 @@ func TestMetrics(t *testing.T) {
 		require.NoError(t, err, line)
 		plain, _, _ := strings.Cut(name, "{")
 		known := false
-		for _, prefix := range []string{"braid_", "go_", "process_", "promhttp_"} {
+		for _, prefix := range []string{"braid_", "go_", "process_", "promhttp_", "prometheus_rule_", "prometheus_notifications_"} {
 			known = known || strings.HasPrefix(plain, prefix)
 		}
 		require.True(t, known, name)

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/http/pprof"
 	"os"
@@ -74,7 +73,7 @@ type App struct {
 	mux   http.Handler // of the query port
 	otlp  http.Handler // of the OTLP/HTTP port
 	rpc   *grpc.Server
-	rpcLn net.Listener
+	grpc  *httpapi.RPCServer
 	main  *httpapi.Server
 	ohttp *httpapi.Server
 	ready atomic.Bool
@@ -124,7 +123,7 @@ func (a *App) Run(ctx context.Context) error {
 		a.alertingPart(),
 		a.main.Part("query listener"),
 		a.ohttp.Part("OTLP/HTTP listener"),
-		lifecycle.Part{Name: "OTLP/gRPC listener", Start: a.listenGRPC, Run: a.serveGRPC, Stop: a.stopGRPC, Grace: a.cfg.Server.Drain.Std() + time.Second},
+		lifecycle.Part{Name: "OTLP/gRPC listener", Start: a.listenGRPC, Run: func(ctx context.Context) error { return a.grpc.Serve(ctx) }, Stop: func(context.Context) error { a.rpc.Stop(); return nil }, Grace: a.cfg.Server.Drain.Std() + time.Second},
 		lifecycle.Part{Name: "readiness", Start: a.announce, Stop: func(context.Context) error { a.ready.Store(false); return nil }},
 	)
 }
@@ -242,39 +241,10 @@ func (a *App) readiness(w http.ResponseWriter, _ *http.Request) {
 	fmt.Fprintln(w, "Braid is ready.")
 }
 
+// listenGRPC binds the address of OTLP/gRPC.
 func (a *App) listenGRPC(ctx context.Context) error {
-	var lc net.ListenConfig
-	var err error
-	if a.rpcLn, err = lc.Listen(ctx, "tcp", string(a.cfg.Server.OTLPGRPC)); err != nil {
-		return fmt.Errorf("listen for OTLP/gRPC: %w", err)
-	}
-	return nil
-}
-
-func (a *App) serveGRPC(ctx context.Context) error {
-	done := make(chan error, 1)
-	go func() { done <- a.rpc.Serve(a.rpcLn) }()
-	select {
-	case err := <-done:
-		return err
-	case <-ctx.Done():
-	}
-	drained := make(chan struct{})
-	go func() { a.rpc.GracefulStop(); close(drained) }()
-	t := time.NewTimer(a.cfg.Server.Drain.Std())
-	defer t.Stop()
-	select {
-	case <-drained:
-	case <-t.C:
-		a.rpc.Stop()
-		<-drained
-	}
-	return <-done
-}
-
-func (a *App) stopGRPC(context.Context) error {
-	a.rpc.Stop()
-	return nil
+	a.grpc = httpapi.NewRPCServer(a.cfg.Server.OTLPGRPC, a.rpc, a.cfg.Server.Drain.Std())
+	return a.grpc.Listen(ctx)
 }
 
 // announce says that everything works, and where.
@@ -293,7 +263,7 @@ Braid %s is ready after %s.
   own metrics http://%s/metrics
   data        %s
 
-`, a.opts.Version, took, a.rpcLn.Addr(), a.ohttp.Addr(), a.main.Addr(), a.main.Addr(), a.cfg.Data)
-	a.log.Info("ready", "version", a.opts.Version, "http", a.main.Addr(), "otlp_grpc", a.rpcLn.Addr().String(), "otlp_http", a.ohttp.Addr(), "data", a.cfg.Data, "took", took.String())
+`, a.opts.Version, took, a.grpc.Addr(), a.ohttp.Addr(), a.main.Addr(), a.main.Addr(), a.cfg.Data)
+	a.log.Info("ready", "version", a.opts.Version, "http", a.main.Addr(), "otlp_grpc", a.grpc.Addr(), "otlp_http", a.ohttp.Addr(), "data", a.cfg.Data, "took", took.String())
 	return err
 }

@@ -19,10 +19,11 @@ func (a *App) index(w http.ResponseWriter, _ *http.Request) {
 <li><a href="/api/v1/labels">/api/v1/labels</a>, <code>/api/v1/query?query=...</code>: PromQL</li>
 <li><code>/loki/api/v1/query_range?query=...</code>: LogQL</li>
 <li><a href="/api/search">/api/search</a>, <code>/api/v2/traces/{id}</code>: traces</li>
+<li><a href="/api/v1/rules">/api/v1/rules</a>, <a href="/api/v1/alerts">/api/v1/alerts</a>, <a href="/api/v1/slos">/api/v1/slos</a>: rules, alerts, objectives</li>
 <li><code>/api/v1/correlate/trace/{id}</code>, <code>/api/v1/correlate/resource?name=...</code>: joins</li>
 </ul>
 `))
-	err := page.Execute(w, map[string]string{"Version": a.opts.Version, "GRPC": a.rpcLn.Addr().String(), "HTTP": a.ohttp.Addr()})
+	err := page.Execute(w, map[string]string{"Version": a.opts.Version, "GRPC": a.grpc.Addr(), "HTTP": a.ohttp.Addr()})
 	if err != nil {
 		a.log.Debug("page was not sent", "err", err)
 	}
