@@ -177,6 +177,44 @@ func TestVariants(t *testing.T) {
 	}
 }
 
+// TestNotes looks at what helm says after an installation.
+func TestNotes(t *testing.T) {
+	tests := []struct{ set, has, lack string }{
+		{"cluster=a", "value: http://$(NODE_IP):4318", "all data is gone"},
+		{"agent.otlp.hostPort=false", "value: http://braid-agent.braid.svc:4318", "NODE_IP"},
+		{"agent.enabled=false", "http://braid.braid.svc:9090", "privileged"},
+		{"server.persistence.enabled=false", "all data is gone with the pod", "<nil>"},
+	}
+	for _, tt := range tests {
+		out, err := helm(t, "install", "braid", chart, "--namespace", "braid", "--dry-run=client", "--set", tt.set)
+		require.NoError(t, err, "%s", out)
+		_, notes, found := strings.Cut(string(out), "\nNOTES:\n")
+		require.True(t, found)
+		require.Contains(t, notes, tt.has, tt.set)
+		require.NotContains(t, notes, tt.lack, tt.set)
+	}
+}
+
+// TestUnits has systemd read its units.
+func TestUnits(t *testing.T) {
+	if _, err := exec.LookPath("systemd-analyze"); err != nil {
+		t.Skip("systemd is not installed")
+	}
+	dir := t.TempDir()
+	for _, unit := range []string{"braid.service", "braid-agent.service"} {
+		text, err := os.ReadFile("systemd/" + unit)
+		require.NoError(t, err)
+		file := filepath.Join(dir, unit)
+		here := regexp.MustCompile(`(?m)^ExecStart=.*$`).ReplaceAll(text, []byte("ExecStart=/bin/true")) // verify looks for the program
+		require.NoError(t, os.WriteFile(file, here, 0o600))
+		out, err := exec.CommandContext(t.Context(), "systemd-analyze", "verify", "--man=no", file).CombinedOutput()
+		require.NoError(t, err, "%s", out)
+		require.Empty(t, string(out))
+		out, err = exec.CommandContext(t.Context(), "systemd-analyze", "security", "--offline=true", "--threshold=30", file).CombinedOutput()
+		require.NoError(t, err, "%s", out) // 0 is shut, 100 is open
+	}
+}
+
 // TestKustomize requires that the base is what the chart makes, less what says that Helm made it, and that overlays
 // build on it.
 func TestKustomize(t *testing.T) {
