@@ -81,7 +81,7 @@ func TestSettingsExist(t *testing.T) {
 		}
 		name := e.Name()
 		if e.IsDir() {
-			if path != root && strings.HasPrefix(name, ".") || slices.Contains([]string{"bin", "testdata", "node_modules", "adr"}, name) {
+			if path != root && strings.HasPrefix(name, ".") || slices.Contains([]string{"bin", "testdata", "node_modules", "adr", "helm"}, name) {
 				return filepath.SkipDir
 			}
 			return nil
