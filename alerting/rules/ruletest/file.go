@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"math"
 	"os"
 	"path/filepath"
@@ -201,9 +202,8 @@ func (p *parsed) line(path ...any) int {
 	return n.Line
 }
 
-// ruleSet reads the rule files that the test file names, relative to its folder.
-func (p *parsed) ruleSet(r rules.Reading) (*rules.Set, error) {
-	var found []string
+// ruleFiles returns the rule files that the test file names, relative to its folder.
+func (p *parsed) ruleFiles(log *slog.Logger) (found []string, err error) {
 	for _, pattern := range p.RuleFiles {
 		if pattern != "" && !filepath.IsAbs(pattern) {
 			pattern = filepath.Join(filepath.Dir(p.name), pattern)
@@ -213,11 +213,11 @@ func (p *parsed) ruleSet(r rules.Reading) (*rules.Set, error) {
 			return nil, &Failure{File: p.name, Line: p.line("rule_files"), Err: fmt.Errorf("%s is no pattern: %w", pattern, err)}
 		}
 		if len(matches) == 0 {
-			r.Log.Warn("no file matches the pattern", "file", p.name, "pattern", pattern)
+			log.Warn("no file matches the pattern", "file", p.name, "pattern", pattern)
 		}
 		found = append(found, matches...)
 	}
-	return r.Load(found...)
+	return found, nil
 }
 
 func readFile(name string) ([]byte, error) {

@@ -55,14 +55,22 @@ func (r Runner) File(ctx context.Context, name string) (ran int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	set, err := p.ruleSet(rules.Reading{Parser: r.PromQL.Parser(), IgnoreUnknown: r.IgnoreUnknown, Log: r.Log})
-	if err != nil && len(p.Tests) > 0 {
+	files, err := p.ruleFiles(r.Log)
+	if err != nil {
 		return 0, err
 	}
-	var errs config.Errors
+	var (
+		set  *rules.Set // read for the first test that runs: without one the rules are not looked at
+		errs config.Errors
+	)
 	for i := range p.Tests {
 		if r.Run != nil && !r.Run.MatchString(p.Tests[i].Name) {
 			continue
+		}
+		if set == nil {
+			if set, err = (rules.Reading{Parser: r.PromQL.Parser(), IgnoreUnknown: r.IgnoreUnknown, Log: r.Log}).Load(files...); err != nil {
+				return ran, err
+			}
 		}
 		if err := ctx.Err(); err != nil {
 			return ran, err
