@@ -90,12 +90,15 @@ func (s *Scraper) Run(ctx context.Context) error {
 
 // Status describes the targets, for the agent's status page.
 type Status struct {
-	Job, URL, Health, Error string
+	Job    string `json:"job"`
+	URL    string `json:"url"`
+	Health string `json:"health"` // up, down or unknown
+	Error  string `json:"error,omitempty"`
 }
 
 // Targets returns the targets and how they do.
 func (s *Scraper) Targets() []Status {
-	var out []Status
+	out := []Status{}
 	for job, ts := range s.manager.TargetsActive() {
 		for _, t := range ts {
 			st := Status{Job: job, URL: t.URL().String(), Health: string(t.Health())}
