@@ -59,6 +59,10 @@ $(WEB)/node_modules/.installed: $(WEB)/package-lock.json
 
 test-web: $(WEB)/node_modules/.installed ## check the front end of the Grafana plugin, in Chromium too
 	cd $(WEB) && npm run typecheck && npm run lint && npm run test:ci && npm run build
+	@[ -n "$$CHROME_BIN" ] || [ -e /usr/bin/chromium ] || [ -e /usr/bin/chromium-headless-shell ] || [ -e /usr/bin/google-chrome ] || { \
+		root=; [ "$$(id -u)" = 0 ] || root=sudo; set -x; \
+		$$root apt-get update -qq && { $$root apt-get install -y -qq --no-install-recommends chromium-headless-shell || \
+			$$root apt-get install -y -qq --no-install-recommends chromium; }; }
 	cd $(WEB) && GO='$(GO)' npm run browser
 
 plugin: $(WEB)/node_modules/.installed ## build the Grafana plugin into grafana-plugin/dist
