@@ -21,6 +21,10 @@ import (
 
 // The JSON of Prometheus's API: names and shapes are its.
 type (
+	answer struct {
+		Status string `json:"status"`
+		Data   any    `json:"data"`
+	}
 	ruleDiscovery struct {
 		Groups []ruleGroup `json:"groups"`
 		Next   string      `json:"groupNextToken,omitempty"`
@@ -91,7 +95,7 @@ func (a *Alerting) Register(rt *httpapi.Router) {
 				query.Errors(a.errors).Prometheus(w, r, err)
 				return
 			}
-			httpapi.WriteJSON(w, http.StatusOK, map[string]any{"status": "success", "data": data})
+			httpapi.WriteJSON(w, http.StatusOK, answer{"success", data})
 		})
 	}
 	rt.HandleFunc("GET /graph", a.serveGraph)

@@ -75,7 +75,8 @@ func TestExamples(t *testing.T) {
 			t.Skipf("the examples are for people who have %s, which this machine lacks", tool)
 		}
 	}
-	s := start(t, t.TempDir(), "")
+	work, ran := t.TempDir(), 0
+	s := start(t, t.TempDir(), "alerting:\n  rules: ["+work+"/rules/*.yml]\n")
 	ports := strings.NewReplacer(
 		"localhost:4317", s.OTLPGRPC, "localhost:4318", s.OTLPHTTP, "localhost:9090", s.HTTP,
 		"127.0.0.1:4317", s.OTLPGRPC, "127.0.0.1:4318", s.OTLPHTTP, "127.0.0.1:9090", s.HTTP,
@@ -90,7 +91,6 @@ func TestExamples(t *testing.T) {
 			}
 		}
 	}
-	work, ran := t.TempDir(), 0
 	for _, page := range pages {
 		if why := notRun(page); why != "" {
 			t.Logf("%s: not run: %s", page, why)
