@@ -377,6 +377,7 @@ type kind struct {
 func kinds() []kind {
 	return []kind{
 		{[]string{"container_cpu_usage_seconds_total", "process_cpu_seconds_total", "process_cpu_time_seconds_total", "k8s_pod_cpu_time_seconds_total"}, true, func(p *Pod) **Change { return &p.CPU }},
+		{[]string{"container_cpu_usage", "k8s_pod_cpu_usage"}, false, func(p *Pod) **Change { return &p.CPU }},
 		{[]string{"container_memory_working_set_bytes", "process_resident_memory_bytes", "process_memory_usage_bytes", "k8s_pod_memory_working_set_bytes", "go_memory_used_bytes", "process_runtime_go_mem_heap_alloc_bytes"}, false, func(p *Pod) **Change { return &p.Memory }},
 		{[]string{"kube_pod_container_status_restarts_total", "k8s_container_restarts"}, false, func(p *Pod) **Change { return &p.Restarts }},
 	}
@@ -400,7 +401,7 @@ func (c *Collector) changes(ctx context.Context, v storage.View, r Request, ev *
 		}
 		for _, k := range kinds() {
 			sel := selector(sets, k.names)
-			if sel == "" {
+			if sel == "" || *k.into(p) != nil {
 				continue
 			}
 			ch := &Change{Query: "sum(avg_over_time(" + sel + "[" + model.Duration(window).String() + "]))", NowTime: stamp(r.End.UnixNano()), BeforeTime: stamp(before.UnixNano())}

@@ -155,6 +155,22 @@ func TestGather(t *testing.T) {
 	require.NoError(t, err)
 }
 
+// TestGauges has a pod whose CPU is told by a gauge, as OpenTelemetry's kubelet receiver does.
+func TestGauges(t *testing.T) {
+	r := newRig(t)
+	r.write(t, telemetry.Batch{Resource: resource("cart", "cart-1"), Spans: []telemetry.Span{
+		{TraceID: id(1), SpanID: telemetry.SpanID{1}, Name: "GET", Start: now.UnixNano() - 1e9, End: now.UnixNano()},
+	}}, telemetry.Batch{Series: []telemetry.Series{{
+		Labels:  telemetry.NewLabelSet(labels.FromStrings("__name__", "container_cpu_usage", "namespace", "shop", "pod", "cart-1")),
+		Samples: []telemetry.Sample{{T: now.Add(-8 * time.Minute).UnixMilli(), V: 0.1}, {T: now.Add(-time.Minute).UnixMilli(), V: 0.4}},
+	}}})
+	ev, err := r.c.Gather(t.Context(), evidence.Request{Tenant: tenant, Start: now.Add(-5 * time.Minute), End: now, Bad: slow()})
+	require.NoError(t, err)
+	require.Len(t, ev.Pods, 1)
+	require.InDelta(t, 0.1, *ev.Pods[0].CPU.Before, 1e-9)
+	require.InDelta(t, 0.4, *ev.Pods[0].CPU.Now, 1e-9)
+}
+
 func TestCausesComeFirst(t *testing.T) {
 	r := newRig(t)
 	b := telemetry.Batch{Resource: resource("cart", "cart-1")}
