@@ -303,7 +303,7 @@ func TestQueueIsExact(t *testing.T) {
 		var put []int
 		n := 0
 		for range 3 {
-			crash := vfs.CrashAt(disk, 20+rng.Uint64N(200), rng)
+			crash := vfs.CrashAt(disk, 20+rng.Uint64N(200), rand.New(rand.NewPCG(seed, rng.Uint64()))) // it crashes in another goroutine
 			q, err := forward.OpenQueue(t.Context(), forward.QueueOptions{
 				FS: vfs.NewFault(disk, crash.Hook), Dir: "state/queue", Max: 1 << 30, Now: time.Now, Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry(),
 			}, c)

@@ -180,7 +180,7 @@ func crashTrial(t *testing.T, seed uint64) {
 	l.m = newMachine(disk)
 	defer func() { l.m.stop() }()
 	for range 1 + rng.IntN(3) {
-		crash := vfs.CrashAt(disk, 1+rng.Uint64N(1+rng.Uint64N(600)), rng)
+		crash := vfs.CrashAt(disk, 1+rng.Uint64N(1+rng.Uint64N(600)), testRand(rng.Uint64())) // it crashes in another goroutine
 		l.m.fs = vfs.NewFault(disk, crash.Hook)
 		if err := l.m.open(t.Context()); err == nil {
 			for range 60 {
@@ -252,7 +252,7 @@ func faultTrial(t *testing.T, seed uint64) {
 	l := newLife(rng)
 	l.m = newMachine(disk)
 	defer func() { l.m.stop() }()
-	crash := vfs.CrashAt(disk, math.MaxUint64, rng)
+	crash := vfs.CrashAt(disk, math.MaxUint64, testRand(rng.Uint64()))
 	var hook vfs.Hook
 	switch rng.IntN(5) {
 	case 0:
