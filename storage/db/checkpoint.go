@@ -10,7 +10,7 @@ import (
 	"github.com/braidobs/braid/storage/blob"
 )
 
-// checkpointEvery is after how many manifests of a chain they are absorbed into one.
+// checkpointEvery is the default of Deps.CheckpointEvery.
 const checkpointEvery = 256
 
 // checkpoint writes the state of a chain into one object and deletes the manifests that it absorbs, all but the

@@ -109,6 +109,8 @@ type Deps struct {
 	Now     func() time.Time
 	Log     *slog.Logger          // nil logs nothing
 	Metrics prometheus.Registerer // nil keeps them to itself
+	// CheckpointEvery is after how many manifests of a chain they are absorbed into one; 0 is 256.
+	CheckpointEvery int
 }
 
 // metrics are the engine's own.

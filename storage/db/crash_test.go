@@ -178,6 +178,7 @@ func crashTrial(t *testing.T, seed uint64) {
 	disk := vfs.NewMem()
 	l := newLife(rng)
 	l.m = newMachine(disk)
+	l.m.checkpointEvery = []int{0, 2, 5}[rng.IntN(3)]
 	defer func() { l.m.stop() }()
 	for range 1 + rng.IntN(3) {
 		crash := vfs.CrashAt(disk, 1+rng.Uint64N(1+rng.Uint64N(600)), testRand(rng.Uint64())) // it crashes in another goroutine
@@ -251,6 +252,7 @@ func faultTrial(t *testing.T, seed uint64) {
 	disk := vfs.NewMem()
 	l := newLife(rng)
 	l.m = newMachine(disk)
+	l.m.checkpointEvery = []int{0, 2, 5}[rng.IntN(3)]
 	defer func() { l.m.stop() }()
 	crash := vfs.CrashAt(disk, math.MaxUint64, testRand(rng.Uint64()))
 	var hook vfs.Hook
@@ -289,6 +291,7 @@ func readErrorTrial(t *testing.T, seed uint64) {
 	disk := vfs.NewMem()
 	l := newLife(rng)
 	l.m = newMachine(disk)
+	l.m.checkpointEvery = []int{0, 2, 5}[rng.IntN(3)]
 	defer func() { l.m.stop() }()
 	for range 3 {
 		l.m.fs = vfs.NewFault(disk, vfs.FailOp(vfs.OpRead, "*", 1+rng.Uint64N(150), syscall.EIO))
@@ -332,6 +335,7 @@ func flipTrial(t *testing.T, seed uint64) {
 	disk := vfs.NewMem()
 	l := newLife(rng)
 	l.m = newMachine(disk)
+	l.m.checkpointEvery = []int{0, 2, 5}[rng.IntN(3)]
 	defer func() { l.m.stop() }()
 	require.NoError(t, l.m.open(t.Context()))
 	for range 40 {

@@ -143,6 +143,9 @@ func Open(ctx context.Context, cfg Config, deps Deps) (*DB, error) {
 	if deps.Log == nil {
 		deps.Log = slog.New(slog.DiscardHandler)
 	}
+	if deps.CheckpointEvery < 1 {
+		deps.CheckpointEvery = checkpointEvery
+	}
 	d := &DB{
 		cfg: cfg, deps: deps, log: deps.Log, m: newMetrics(deps.Metrics),
 		turns: newTurns(), sources: newSources(cfg.MaxSources), state: newValues(),

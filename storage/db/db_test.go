@@ -298,3 +298,22 @@ func TestEntitiesJoinSignals(t *testing.T) {
 	require.NoError(t, m.open(t.Context()))
 	ask()
 }
+
+// TestCheckpointHoldsTheLastFlush restarts after each flush: the one that a checkpoint was made with counts as well.
+func TestCheckpointHoldsTheLastFlush(t *testing.T) {
+	m := newMachine(vfs.NewMem())
+	m.checkpointEvery = 3
+	requireOpen(t, m)
+	acked := map[int]bool{}
+	for n := range 20 {
+		_, _, err := m.db.Write(t.Context(), numbered(n, start))
+		require.NoError(t, err)
+		acked[n] = true
+		require.NoError(t, m.db.Flush(t.Context()))
+		m.stop()
+		require.NoError(t, m.open(t.Context()))
+		f, warnings := read(t, m.db)
+		require.Empty(t, warnings)
+		check(t, f, acked, nil, n+1)
+	}
+}

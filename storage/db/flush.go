@@ -108,6 +108,7 @@ func (d *DB) flush(ctx context.Context, s storage.Signal) error {
 	d.expireViews()
 	d.mu.Unlock()
 	old.release(ctx, d)
+	d.absorb(ctx, chain(s))
 	d.m.flushes.WithLabelValues(s.String(), "ok").Inc()
 	d.m.flushTime.WithLabelValues(s.String()).Observe(d.deps.Now().Sub(start).Seconds())
 	return nil
@@ -137,14 +138,22 @@ func (d *DB) commit(ctx context.Context, c chain, m *flushManifest) error {
 	st := &d.chains[c]
 	st.from, st.to, st.any, st.snapshot, st.last = m.From, m.To, true, m.Snapshot, m.Time
 	st.manifests++
-	absorb := st.manifests >= checkpointEvery
 	d.mu.Unlock()
-	if absorb {
-		if err := d.checkpoint(ctx, c); err != nil {
-			d.log.Warn("checkpoint of the manifests failed, it is tried again", "chain", c.String(), "err", err)
-		}
-	}
 	return nil
+}
+
+// absorb writes a checkpoint when a chain has many manifests. It comes after what the last of them commits has been
+// installed: a checkpoint holds the parts that are live, and its manifest is never read again. It needs flushMu.
+func (d *DB) absorb(ctx context.Context, c chain) {
+	d.mu.Lock()
+	due := d.chains[c].manifests >= d.deps.CheckpointEvery
+	d.mu.Unlock()
+	if !due {
+		return
+	}
+	if err := d.checkpoint(ctx, c); err != nil {
+		d.log.Warn("checkpoint of the manifests failed, it is tried again", "chain", c.String(), "err", err)
+	}
 }
 
 // renew reads a manifest and writes it again, so that it is durable even if who created it never learned that.
@@ -349,6 +358,7 @@ func (d *DB) flushMeta(ctx context.Context) error {
 	if err := d.commit(ctx, chainMeta, &m); err != nil {
 		return fmt.Errorf("commit snapshot: %w", err)
 	}
+	d.absorb(ctx, chainMeta)
 	if st.snapshot != "" && st.snapshot != name {
 		if err := d.deps.Blobs.Delete(ctx, st.snapshot); err != nil && !errors.Is(err, blob.ErrNotFound) {
 			d.log.Warn("old snapshot cannot be deleted, the next start tries again", "snapshot", st.snapshot, "err", err)

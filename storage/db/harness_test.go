@@ -50,6 +50,8 @@ type machine struct {
 	cfg   db.Config
 	db    *db.DB
 	blobs *dir.Store
+
+	checkpointEvery int // 0 for the default
 }
 
 func testConfig() db.Config {
@@ -74,7 +76,7 @@ func (m *machine) open(ctx context.Context) error {
 		OpenLog: func(at wal.Position) (wal.Log, error) {
 			return file.Open(ctx, file.Options{FS: m.fs, Dir: "data/wal", Shard: 1, SegmentBytes: 2 << 10, AtLeast: at, Now: m.clock.Now})
 		},
-		Blobs: blobs, Catalog: mem.New(), Now: m.clock.Now,
+		Blobs: blobs, Catalog: mem.New(), Now: m.clock.Now, CheckpointEvery: m.checkpointEvery,
 	})
 	if err != nil {
 		return errors.Join(err, blobs.Close())
