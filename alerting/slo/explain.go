@@ -23,6 +23,8 @@ import (
 const (
 	// gatherTime is how long the evidence of an alert may take; the alert is sent without what is missing then.
 	gatherTime = 500 * time.Millisecond
+	// settle is how long after its start an alert's evidence may still grow.
+	settle = 10 * time.Minute
 	// maxKept is how many alerts' evidence is kept.
 	maxKept = 500
 	// statePrefix is in front of the keys of evidence; behind it stands the fingerprint.
@@ -94,16 +96,17 @@ func (e *Explainer) Annotate(ctx context.Context, a *notify.Alert) {
 	a.Annotations = b.Labels()
 }
 
-// explain returns the evidence of an alert: what was gathered when it began to fire or, the first time, what is found now.
+// explain returns the evidence of an alert: what was gathered when it began to fire, or what is found now.
 func (e *Explainer) explain(ctx context.Context, a *notify.Alert, s *SLO) *Explained {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	fp := Fingerprint(a.Labels)
-	if x := e.kept(fp); x != nil && x.StartsAt.Equal(a.StartsAt) {
-		return x
+	first := e.kept(fp)
+	if first != nil && !first.StartsAt.Equal(a.StartsAt) {
+		first = nil
 	}
-	if a.Resolved {
-		return nil
+	if a.Resolved || first != nil && !first.young(e.d.Now()) {
+		return first
 	}
 	within, cancel := context.WithTimeout(ctx, gatherTime)
 	defer cancel()
@@ -113,13 +116,22 @@ func (e *Explainer) explain(ctx context.Context, a *notify.Alert, s *SLO) *Expla
 	})
 	if err != nil {
 		e.d.Log.Warn("the evidence of an alert cannot be gathered; it is sent without", "slo", s.Name, "err", err)
-		return nil
+		return first
+	}
+	if first != nil && len(ev.Traces)+len(ev.Logs) <= len(first.Traces)+len(first.Logs) {
+		return first
 	}
 	x := &Explained{Fingerprint: fp, Labels: a.Labels.Map(), StartsAt: a.StartsAt, SLO: s.Name, Evidence: ev}
 	if err := e.keep(ctx, x); err != nil {
 		e.d.Log.Warn("the evidence of an alert cannot be kept", "slo", s.Name, "err", err)
 	}
 	return x
+}
+
+// young says whether what an alert began to fire by may still be on its way: lines come after their spans. It is then
+// gathered again when the alert is sent again, and kept if there is more.
+func (x *Explained) young(now time.Time) bool {
+	return now.Sub(x.StartsAt) < settle && (len(x.Logs) == 0 || len(x.Traces) < evidence.MaxTraces)
 }
 
 // window is how far back bad events are looked for: the longest of the short windows that the alert fires by.

@@ -21,6 +21,7 @@ import (
 	"github.com/braidobs/braid/alerting/slo"
 	"github.com/braidobs/braid/correlate/evidence"
 	"github.com/braidobs/braid/internal/httpapi"
+	"github.com/braidobs/braid/internal/telemetry"
 	"github.com/braidobs/braid/storage"
 )
 
@@ -63,6 +64,20 @@ func (s *state) Keys(prefix string) (keys []string) {
 	return keys
 }
 
+// line stores a line of each trace.
+func (r *rig) line(t *testing.T, at time.Time, text string) {
+	t.Helper()
+	b := telemetry.Batch{Tenant: telemetry.DefaultTenant, Stream: telemetry.NewLabelSet(labels.FromStrings("service_name", "cart"))}
+	for n := range r.n {
+		n++
+		b.Logs = append(b.Logs, telemetry.LogRecord{
+			Time: at.UnixNano(), TraceID: telemetry.TraceID{1, byte(n >> 24), byte(n >> 16), byte(n >> 8), byte(n)}, Severity: 17, Body: telemetry.String(text),
+		})
+	}
+	_, _, err := r.store.Write(t.Context(), storage.Request{Batches: []telemetry.Batch{b}})
+	require.NoError(t, err)
+}
+
 func burning(startsAt time.Time) *notify.Alert {
 	return &notify.Alert{
 		Labels:      labels.FromStrings("alertname", slo.AlertName, "slo", "cart-errors", "severity", "page", "service", "cart"),
@@ -98,9 +113,20 @@ func TestExplain(t *testing.T) {
 	e.Annotate(t.Context(), again)
 	require.Equal(t, a.Annotations, again.Annotations)
 	require.Equal(t, 1, st.sets)
+	// While there are no lines yet it is gathered again, and kept when there is more.
+	r.spans(t, now.Add(-2*time.Minute), 1, 1)
+	e.Annotate(t.Context(), burning(now))
+	require.Equal(t, 1, st.sets, "five traces are all")
+	r.line(t, now.Add(-3*time.Minute), "boom")
+	later := burning(now)
+	e.Annotate(t.Context(), later)
+	require.Equal(t, 2, st.sets)
+	require.Contains(t, later.Annotations.Get(slo.AnnotationLogs), "boom")
+	e.Annotate(t.Context(), burning(now))
+	require.Equal(t, 2, st.sets)
 	// When it fires anew it is gathered anew.
 	e.Annotate(t.Context(), burning(now.Add(time.Hour)))
-	require.Equal(t, 2, st.sets)
+	require.Equal(t, 3, st.sets)
 	// Others are left alone.
 	other := &notify.Alert{Labels: labels.FromStrings("alertname", "Other", "slo", "cart-errors")}
 	e.Annotate(t.Context(), other)
