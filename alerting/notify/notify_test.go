@@ -212,7 +212,11 @@ func TestDrain(t *testing.T) {
 		s.Notify(t.Context(), "up", firing(i))
 	}
 	s.end()
-	require.Len(t, am.alerts(), 1000)
+	distinct := map[string]bool{} // a request that the stop cut off may have arrived, and is sent again
+	for _, a := range am.alerts() {
+		distinct[a.Labels["n"]] = true
+	}
+	require.Len(t, distinct, 1000)
 	s.Notify(t.Context(), "up", firing(1)) // does no harm
 }
 
