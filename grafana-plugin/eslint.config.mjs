@@ -25,8 +25,6 @@ export default defineConfig([
       '**/dist/',
       'browser/out/',
       '**/artifacts/',
-      '**/work/',
-      '**/ci/',
       'test-results/',
       'playwright-report/',
       'blob-report/',
