@@ -32,31 +32,11 @@ Flags:
 // rules is the command "rules".
 func rules(ctx context.Context, args []string, out, errOut io.Writer) error {
 	flags := flag.NewFlagSet("braid rules", flag.ContinueOnError)
-	flags.SetOutput(errOut)
-	file := flags.String("config", "", "the configuration `file`, YAML: its section promql says which PromQL is understood")
 	run := flags.String("run", "", "test: run only tests whose name matches this regular `expression`")
 	ignore := flags.Bool("ignore-unknown-fields", false, "test: fields of rule files that are not known are no mistake")
-	flags.Usage = func() {
-		to := errOut
-		if helpAsked(args) {
-			to = out
-		}
-		fmt.Fprint(to, rulesUsage)
-		flags.SetOutput(to)
-		flags.PrintDefaults()
-	}
-	command := ""
-	if len(args) > 0 && len(args[0]) > 0 && args[0][0] != '-' {
-		command, args = args[0], args[1:]
-	}
-	if err := flags.Parse(args); err != nil {
+	command, cfg, err := parse(flags, rulesUsage, args, out, errOut)
+	if err != nil {
 		return err
-	}
-	cfg := app.DefaultConfig()
-	if *file != "" {
-		if err := config.LoadFile(*file, &cfg); err != nil {
-			return err
-		}
 	}
 	switch command {
 	case "check":
@@ -87,6 +67,33 @@ func rules(ctx context.Context, args []string, out, errOut io.Writer) error {
 	}
 }
 
+// parse reads the arguments of a command that has commands of its own: which of them, the flags, and the configuration
+// that flag -config names.
+func parse(flags *flag.FlagSet, usage string, args []string, out, errOut io.Writer) (command string, cfg app.Config, err error) {
+	file := flags.String("config", "", "the configuration `file`, YAML: its sections promql and alerting say what is read, and how")
+	flags.SetOutput(errOut)
+	flags.Usage = func() {
+		to := errOut
+		if helpAsked(args) {
+			to = out
+		}
+		fmt.Fprint(to, usage)
+		flags.SetOutput(to)
+		flags.PrintDefaults()
+	}
+	if len(args) > 0 && len(args[0]) > 0 && args[0][0] != '-' {
+		command, args = args[0], args[1:]
+	}
+	if err := flags.Parse(args); err != nil {
+		return "", cfg, err
+	}
+	cfg = app.DefaultConfig()
+	if *file != "" {
+		err = config.LoadFile(*file, &cfg)
+	}
+	return command, cfg, err
+}
+
 // helpAsked says whether help was asked for rather than shown because of a mistake.
 func helpAsked(args []string) bool {
 	for _, a := range args {
@@ -115,29 +122,9 @@ Flags:
 // slos is the command "slo".
 func slos(args []string, out, errOut io.Writer) error {
 	flags := flag.NewFlagSet("braid slo", flag.ContinueOnError)
-	flags.SetOutput(errOut)
-	file := flags.String("config", "", "the configuration `file`, YAML: its section alerting names files and the scale of windows")
-	flags.Usage = func() {
-		to := errOut
-		if helpAsked(args) {
-			to = out
-		}
-		fmt.Fprint(to, sloUsage)
-		flags.SetOutput(to)
-		flags.PrintDefaults()
-	}
-	command := ""
-	if len(args) > 0 && len(args[0]) > 0 && args[0][0] != '-' {
-		command, args = args[0], args[1:]
-	}
-	if err := flags.Parse(args); err != nil {
+	command, cfg, err := parse(flags, sloUsage, args, out, errOut)
+	if err != nil {
 		return err
-	}
-	cfg := app.DefaultConfig()
-	if *file != "" {
-		if err := config.LoadFile(*file, &cfg); err != nil {
-			return err
-		}
 	}
 	if flags.NArg() > 0 {
 		cfg.Alerting.SLOs = flags.Args()
