@@ -22,6 +22,13 @@ import (
 	"github.com/braidobs/braid/internal/telemetry"
 )
 
+// ReadStats is what the reads of a view cost.
+type ReadStats struct {
+	Series  int64 // series whose samples were read
+	Samples int64 // samples decoded
+	Bytes   int64 // bytes of parts decoded
+}
+
 // Signal is one of the three kinds of telemetry. The numbers are on disk.
 type Signal uint8
 
@@ -121,6 +128,8 @@ type View interface {
 	EntityReader
 	// Warnings tells what this view could not read so far: parts that are corrupt, holes in the log.
 	Warnings() []string
+	// ReadStats tells what was read through the view so far.
+	ReadStats() ReadStats
 	io.Closer
 }
 
@@ -135,6 +144,17 @@ type SeriesQuery struct {
 	Hints     *promstorage.SelectHints
 }
 
+// SeriesBlock is the samples of one series as columns, in the order of time, one a timestamp.
+type SeriesBlock struct {
+	Labels telemetry.LabelSet
+	// Times are in milliseconds. Series with the same times may share one slice, which then stays as it is until
+	// Columns returns: equal pointers are equal times.
+	Times  []int64
+	Values []float64
+	// Histograms says that the series has native histograms in the range, too. Times and Values leave them out.
+	Histograms bool
+}
+
 // SeriesReader reads metrics.
 type SeriesReader interface {
 	// Series returns the series in the order of their labels. Samples are in the order of time, one a
@@ -146,6 +166,10 @@ type SeriesReader interface {
 	LabelValues(ctx context.Context, name string, q SeriesQuery) ([]string, error)
 	// LabelSets returns the labels of the matching series, sorted; it reads no samples.
 	LabelSets(ctx context.Context, q SeriesQuery) ([]telemetry.LabelSet, error)
+	// Columns calls f for each matching series with samples in the range, each once, in any order, from one goroutine:
+	// what is computed on columns reads it. It ends with the first error of f. The block is valid until f returns;
+	// its Labels may be kept.
+	Columns(ctx context.Context, q SeriesQuery, f func(*SeriesBlock) error) error
 	// Exemplars returns the exemplars of the matching series, sorted by labels, then time.
 	Exemplars(ctx context.Context, q SeriesQuery) ([]exemplar.QueryResult, error)
 	// Metadata returns what is known about the metric families; metric "" means all of them.

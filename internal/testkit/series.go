@@ -145,11 +145,46 @@ func (v *view) Series(ctx context.Context, q storage.SeriesQuery) promstorage.Se
 	if err != nil {
 		return promstorage.ErrSeriesSet(err)
 	}
+	v.count(all)
 	var notes annotations.Annotations
 	for _, w := range v.warnings {
 		notes.Add(errors.New(w))
 	}
 	return &seriesSet{series: all, at: -1, notes: notes}
+}
+
+// Columns implements storage.SeriesReader.
+func (v *view) Columns(ctx context.Context, q storage.SeriesQuery, f func(*storage.SeriesBlock) error) error {
+	all, err := v.withSamples(ctx, &q)
+	if err != nil {
+		return err
+	}
+	v.count(all)
+	for _, s := range all {
+		b := storage.SeriesBlock{Labels: s.key}
+		for _, p := range s.points {
+			if p.h != nil || p.fh != nil {
+				b.Histograms = true
+				continue
+			}
+			b.Times = append(b.Times, p.t)
+			b.Values = append(b.Values, p.v)
+		}
+		if err := f(&b); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// count notes what was read.
+func (v *view) count(all []*oneSeries) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.stats.Series += int64(len(all))
+	for _, s := range all {
+		v.stats.Samples += int64(len(s.points))
+	}
 }
 
 // LabelSets implements storage.SeriesReader.

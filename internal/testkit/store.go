@@ -194,8 +194,9 @@ type view struct {
 	dirs     map[telemetry.Tenant]*telemetry.Directory
 	warnings []string
 
-	mu     sync.Mutex // guards closed
+	mu     sync.Mutex // guards all below
 	closed bool
+	stats  storage.ReadStats
 }
 
 // Close implements storage.View.
@@ -213,6 +214,13 @@ func (v *view) Close() error {
 
 // Warnings implements storage.View.
 func (v *view) Warnings() []string { return slices.Clone(v.warnings) }
+
+// ReadStats implements storage.View.
+func (v *view) ReadStats() storage.ReadStats {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.stats
+}
 
 // check says why nothing can be read.
 func (v *view) check(ctx context.Context) error {

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/prometheus/prometheus/model/exemplar"
 	"github.com/prometheus/prometheus/model/labels"
@@ -36,6 +37,10 @@ type view struct {
 	dirs    map[telemetry.Tenant]*telemetry.Directory
 	ctx     context.Context //nolint:containedctx // ends when the view is closed or expires
 	cancel  context.CancelCauseFunc
+
+	series  atomic.Int64 // the three of ReadStats
+	samples atomic.Int64
+	bytes   atomic.Int64
 
 	mu       sync.Mutex // guards warnings
 	warnings []string
@@ -147,6 +152,11 @@ func (v *view) Warnings() []string {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	return slices.Clone(v.warnings)
+}
+
+// ReadStats implements storage.View.
+func (v *view) ReadStats() storage.ReadStats {
+	return storage.ReadStats{Series: v.series.Load(), Samples: v.samples.Load(), Bytes: v.bytes.Load()}
 }
 
 func (v *view) warn(s string) {
@@ -404,11 +414,46 @@ func (v *view) Series(ctx context.Context, q storage.SeriesQuery) promstorage.Se
 		return promstorage.ErrSeriesSet(err)
 	}
 	series = slices.DeleteFunc(series, func(s signalmetrics.Series) bool { return len(s.Points) == 0 })
+	v.count(series)
 	var notes annotations.Annotations
 	for _, w := range v.Warnings() {
 		notes.Add(errors.New(w))
 	}
 	return signalmetrics.Set(series, notes)
+}
+
+// count notes what was read.
+func (v *view) count(series []signalmetrics.Series) {
+	v.series.Add(int64(len(series)))
+	for i := range series {
+		v.samples.Add(int64(len(series[i].Points)))
+	}
+}
+
+// Columns implements storage.SeriesReader.
+func (v *view) Columns(ctx context.Context, q storage.SeriesQuery, f func(*storage.SeriesBlock) error) error {
+	series, err := v.merge(ctx, &q, signalmetrics.Points)
+	if err != nil {
+		return err
+	}
+	v.count(series)
+	for i := range series {
+		b := storage.SeriesBlock{Labels: series[i].Data.Labels}
+		for _, p := range series[i].Points {
+			if p.H != nil || p.FH != nil {
+				b.Histograms = true
+				continue
+			}
+			b.Times = append(b.Times, p.T)
+			b.Values = append(b.Values, p.V)
+		}
+		if len(b.Times) > 0 || b.Histograms {
+			if err := f(&b); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // LabelSets implements storage.SeriesReader.
