@@ -15,7 +15,7 @@ type Config struct {
 	MaxSamples   int             `yaml:"max_samples" help:"How many samples one query may hold in memory at once."`
 	Lookback     config.Duration `yaml:"lookback" help:"How old the last sample of a series may be to be its value."`
 	Concurrency  int             `yaml:"concurrency" help:"How many queries run at once; others wait for their turn."`
-	Experimental bool            `yaml:"experimental" help:"Whether experimental functions and syntax of PromQL are understood."`
+	Experimental bool            `yaml:"experimental" help:"Whether experimental functions and syntax of PromQL are understood, start timestamps count in rate and its like, and the name of a metric goes at the end of a query."`
 }
 
 // DefaultConfig has the values of Prometheus.
@@ -46,7 +46,7 @@ func (c Config) Validate() error {
 // Parser returns the parser of the dialect, for what reads PromQL without an engine.
 func (c Config) Parser() parser.Parser {
 	return parser.NewParser(parser.Options{
-		EnableExperimentalFunctions: c.Experimental, ExperimentalDurationExpr: c.Experimental,
+		EnableExperimentalFunctions: c.Experimental, ExperimentalDurationExpr: true,
 		EnableExtendedRangeSelectors: c.Experimental, EnableBinopFillModifiers: c.Experimental,
 	})
 }

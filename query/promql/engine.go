@@ -77,6 +77,7 @@ func New(d Deps) (*Engine, error) {
 		ActiveQueryTracker:       make(turns, d.Config.Concurrency),
 		NoStepSubqueryIntervalFn: func(int64) int64 { return step.Milliseconds() },
 		EnableAtModifier:         true, EnableNegativeOffset: true, EnablePerStepStats: true, Parser: e.parser,
+		EnableDelayedNameRemoval: d.Config.Experimental, UseStartTimestamps: d.Config.Experimental,
 	})
 	return e, nil
 }

@@ -102,7 +102,7 @@ func (q *querier) Select(ctx context.Context, _ bool, hints *promstorage.SelectH
 	if err != nil {
 		return promstorage.ErrSeriesSet(wrap(err))
 	}
-	return seriesSet{v.Series(ctx, sq)}
+	return seriesSet{withResets(ctx, v, sq)}
 }
 
 // seriesSet marks the errors of the store.
