@@ -50,6 +50,9 @@ type Deps struct {
 	Log      *slog.Logger    // of the engine; nil drops
 	// SubqueryStep is the step of subqueries that name none, the interval at which rules are evaluated; 0 is a minute.
 	SubqueryStep time.Duration
+	// QueryLog gets a record for each query, as that of Prometheus does; nil for none.
+	QueryLog promql.QueryLogger
+	Now      func() time.Time // when queries began; nil: not known
 }
 
 // Engine answers queries. It is safe for concurrent use.
@@ -60,6 +63,8 @@ type Engine struct {
 	observer *query.Observer
 	parser   parser.Parser
 	engine   *promql.Engine
+	running  *running
+	now      func() time.Time
 }
 
 // New returns an engine.
@@ -67,7 +72,11 @@ func New(d Deps) (*Engine, error) {
 	if err := d.Config.Validate(); err != nil {
 		return nil, err
 	}
-	e := &Engine{cfg: d.Config, reader: d.Reader, virtual: d.Virtual, observer: d.Observer, parser: d.Config.Parser()}
+	e := &Engine{cfg: d.Config, reader: d.Reader, virtual: d.Virtual, observer: d.Observer, parser: d.Config.Parser(), now: d.Now}
+	if e.now == nil {
+		e.now = func() time.Time { return time.Time{} }
+	}
+	e.running = newRunning(d.Config.PerTenant)
 	step := d.SubqueryStep
 	if step <= 0 {
 		step = defaultSubqueryStep
@@ -79,6 +88,9 @@ func New(d Deps) (*Engine, error) {
 		EnableAtModifier:         true, EnableNegativeOffset: true, EnablePerStepStats: true, Parser: e.parser,
 		EnableDelayedNameRemoval: d.Config.Experimental, UseStartTimestamps: d.Config.Experimental,
 	})
+	if d.QueryLog != nil {
+		e.engine.SetQueryLogger(d.QueryLog)
+	}
 	return e, nil
 }
 
@@ -91,9 +103,14 @@ func (e *Engine) Prometheus() *promql.Engine { return e.engine }
 // Queryable returns a tenant's series in Prometheus's terms. Each Querier has a view of its own until it is closed.
 func (e *Engine) Queryable(t telemetry.Tenant) promstorage.Queryable {
 	return promstorage.QueryableFunc(func(mint, maxt int64) (promstorage.Querier, error) {
-		v := &sharedView{reader: e.reader}
+		v := e.view(0)
 		return &querier{view: v, virtual: e.virtual, tenant: t, mint: mint, maxt: maxt, done: v.close}, nil
 	})
+}
+
+// view returns the view of one query, with its limits.
+func (e *Engine) view(min storage.Position) *sharedView {
+	return &sharedView{reader: e.reader, min: min, limits: limits{series: e.cfg.MaxSeries, read: e.cfg.MaxRead}}
 }
 
 // Request is one query.
@@ -112,6 +129,7 @@ type Answer struct {
 	Value    parser.Value
 	Warnings annotations.Annotations // and infos
 	Stats    *stats.Statistics
+	Read     storage.ReadStats
 	query    promql.Query
 	view     *sharedView
 }
@@ -127,7 +145,16 @@ func (a *Answer) Close() {
 func (e *Engine) Query(ctx context.Context, r Request) (a *Answer, err error) {
 	done := e.observer.Start(ctx, query.PromQL, r.Tenant, r.Expr)
 	defer func() { done(err) }()
-	view := &sharedView{reader: e.reader, min: r.Min}
+	ctx, end := e.running.begin(ctx, r, e.now())
+	defer end()
+	waiting, cancel := context.WithTimeout(ctx, e.cfg.Timeout.Std())
+	leave, err := e.running.turn(waiting, r.Tenant)
+	cancel()
+	if err != nil {
+		return nil, e.explain(ctx, err)
+	}
+	defer leave()
+	view := e.view(r.Min)
 	src := promstorage.QueryableFunc(func(mint, maxt int64) (promstorage.Querier, error) {
 		return &querier{view: view, virtual: e.virtual, tenant: r.Tenant, mint: mint, maxt: maxt}, nil
 	})
@@ -150,7 +177,7 @@ func (e *Engine) Query(ctx context.Context, r Request) (a *Answer, err error) {
 		a.Close()
 		return nil, e.explain(ctx, res.Err)
 	}
-	a.Value, a.Warnings, a.Stats = res.Value, res.Warnings, q.Stats()
+	a.Value, a.Warnings, a.Stats, a.Read = res.Value, res.Warnings, q.Stats(), view.stats()
 	for _, w := range view.warnings() {
 		a.Warnings.Add(errors.New(w))
 	}
@@ -168,6 +195,8 @@ func (e *Engine) explain(ctx context.Context, err error) error {
 		internal promql.ErrStorage
 	)
 	switch {
+	case errors.Is(context.Cause(ctx), errStopped):
+		return &httpapi.Error{Kind: httpapi.Canceled, Message: errStopped.Error(), Err: err}
 	case errors.As(err, &known):
 		return err
 	case errors.As(err, &tooMany):

@@ -29,14 +29,17 @@ func wrap(err error) error {
 	return &storeError{err}
 }
 
-// sharedView is the view of one query: opened by the first read, closed once.
+// sharedView is the view of one query: opened by the first read, closed once. What is read through it counts against
+// the limits of the query.
 type sharedView struct {
 	reader storage.Reader
 	min    storage.Position
+	limits limits
 
 	mu     sync.Mutex // guards what follows
 	view   storage.View
 	closed bool
+	series int // read so far
 }
 
 func (s *sharedView) get(ctx context.Context) (storage.View, error) {
@@ -95,21 +98,39 @@ func (q *querier) Select(ctx context.Context, _ bool, hints *promstorage.SelectH
 	}
 	if q.virtual != nil {
 		if set, ok := q.virtual.Select(ctx, q.tenant, sq.Start, sq.End, ms); ok {
-			return seriesSet{set}
+			return &seriesSet{SeriesSet: set, view: q.view}
 		}
 	}
 	v, err := q.view.get(ctx)
 	if err != nil {
 		return promstorage.ErrSeriesSet(wrap(err))
 	}
-	return seriesSet{withResets(ctx, v, sq)}
+	return &seriesSet{SeriesSet: withResets(ctx, v, sq), view: q.view}
 }
 
-// seriesSet marks the errors of the store.
-type seriesSet struct{ promstorage.SeriesSet }
+// seriesSet counts the series and marks the errors of the store.
+type seriesSet struct {
+	promstorage.SeriesSet
+	view *sharedView
+	err  error // a limit was reached
+}
+
+// Next implements promstorage.SeriesSet.
+func (s *seriesSet) Next() bool {
+	if s.err != nil || !s.SeriesSet.Next() {
+		return false
+	}
+	s.err = s.view.charge(1)
+	return s.err == nil
+}
 
 // Err implements promstorage.SeriesSet.
-func (s seriesSet) Err() error { return wrap(s.SeriesSet.Err()) }
+func (s *seriesSet) Err() error {
+	if s.err != nil {
+		return s.err
+	}
+	return wrap(s.SeriesSet.Err())
+}
 
 func (q *querier) labelQuery(hints *promstorage.LabelHints, ms []*labels.Matcher) storage.SeriesQuery {
 	sq := storage.SeriesQuery{Tenant: q.tenant, Start: q.mint, End: q.maxt, Matchers: ms}
