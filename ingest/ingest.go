@@ -29,6 +29,7 @@ type Config struct {
 	MaxName       config.Size     `yaml:"max_name" help:"The longest name of an attribute or a label."`
 	MaxLabels     int             `yaml:"max_labels" help:"The most labels of a series, its name included."`
 	MaxLabelValue config.Size     `yaml:"max_label_value" help:"The longest value of a label of a series or a stream."`
+	LabelCache    config.Size     `yaml:"label_cache" help:"How much memory label sets may take that are remembered as checked; the store shares them."`
 }
 
 // DefaultConfig returns limits that well-behaved senders do not notice.
@@ -43,6 +44,7 @@ func DefaultConfig() Config {
 		MaxName:       1 << 10,
 		MaxLabels:     64,
 		MaxLabelValue: 64 << 10,
+		LabelCache:    64 << 20,
 	}
 }
 
@@ -60,6 +62,7 @@ func (c Config) Validate() error {
 	positive("max_name", c.MaxName.Bytes())
 	positive("max_labels", int64(c.MaxLabels))
 	positive("max_label_value", c.MaxLabelValue.Bytes())
+	positive("label_cache", c.LabelCache.Bytes())
 	if c.MaxName > maxLabelBytes {
 		e.Field("max_name", fmt.Errorf("must be at most %d bytes", maxLabelBytes))
 	}

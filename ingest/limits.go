@@ -25,6 +25,13 @@ const (
 	reasonUTF8       = "not_utf8"
 	reasonNoLabels   = "no_labels"
 	reasonMalformed  = "malformed"
+	reasonTime       = "time_out_of_range"
+)
+
+// The times that the store can hold: milliseconds whose nanoseconds fit.
+const (
+	minStored = math.MinInt64 / 1_000_000
+	maxStored = math.MaxInt64 / 1_000_000
 )
 
 // broken is a limit that a record is over: its name and what the sender is told.
@@ -40,13 +47,14 @@ type limiter struct {
 	minNano, maxNano   int64
 	minMilli, maxMilli int64
 	rejected           storage.Rejected
+	refused            Written           // what rejected does not tell apart
 	counts             map[[2]string]int // by signal and reason
 }
 
 func newLimiter(p *Pipeline) *limiter {
 	l := &limiter{
 		c: p.config, p: p, counts: make(map[[2]string]int),
-		minNano: math.MinInt64, maxNano: math.MaxInt64, minMilli: math.MinInt64, maxMilli: math.MaxInt64,
+		minNano: math.MinInt64, maxNano: math.MaxInt64, minMilli: minStored, maxMilli: maxStored,
 	}
 	if !l.c.TimeWindow {
 		return l
@@ -199,17 +207,42 @@ func (l *limiter) series(b *telemetry.Batch) {
 	for i := range b.Series {
 		s := &b.Series[i]
 		points := len(s.Samples) + len(s.Histograms)
-		if br := l.labels(s.Labels); !br.none() {
-			l.rejectSamples(s, br, points)
+		if !s.Checked {
+			if br := l.labels(s.Labels); !br.none() {
+				l.refused.Histograms += len(s.Histograms)
+				l.refused.Exemplars += len(s.Exemplars)
+				l.rejectSamples(s, br, points)
+				continue
+			}
+		}
+		if !l.inside(s) {
+			l.window(s)
+		}
+		if len(s.Samples)+len(s.Histograms) == 0 && (points > 0 || len(s.Exemplars) == 0 && s.Metadata == nil) {
+			l.refused.Exemplars += len(s.Exemplars)
 			continue
 		}
-		l.window(s)
-		if len(s.Samples)+len(s.Histograms) == 0 && (points > 0 || len(s.Exemplars) == 0) {
+		if len(kept) == i {
+			kept = kept[:i+1] // in its place already
 			continue
 		}
 		kept = append(kept, *s)
 	}
+	clear(b.Series[len(kept):])
 	b.Series = kept
+}
+
+// inside says that s has nothing but float samples, all within the time window: the common case.
+func (l *limiter) inside(s *telemetry.Series) bool {
+	if len(s.Histograms)+len(s.Exemplars) > 0 {
+		return false
+	}
+	for i := range s.Samples {
+		if t := s.Samples[i].T; t < l.minMilli || t > l.maxMilli {
+			return false
+		}
+	}
+	return true
 }
 
 func (l *limiter) rejectSamples(s *telemetry.Series, br broken, n int) {
@@ -238,6 +271,7 @@ func (l *limiter) window(s *telemetry.Series) {
 			br = l.tooLarge("a histogram")
 		}
 		if !br.none() {
+			l.refused.Histograms++
 			l.rejectSamples(s, br, 1)
 			continue
 		}
@@ -247,6 +281,7 @@ func (l *limiter) window(s *telemetry.Series) {
 	exemplars := s.Exemplars[:0]
 	for _, e := range s.Exemplars {
 		if br := l.exemplar(&e); !br.none() {
+			l.refused.Exemplars++
 			l.reject(storage.Metrics, br, 0)
 			continue
 		}
@@ -281,6 +316,9 @@ func (l *limiter) nano(t int64, what string) broken {
 func (l *limiter) milli(t int64) broken {
 	if t >= l.minMilli && t <= l.maxMilli {
 		return broken{}
+	}
+	if t < minStored || t > maxStored {
+		return broken{reasonTime, "the time of a sample is not within the years 1678 to 2262"}
 	}
 	return l.outside(t < l.minMilli, "a sample")
 }

@@ -28,6 +28,7 @@ type Pipeline struct {
 	config Config
 	writer storage.Writer
 	now    func() time.Time
+	labels *Interner
 
 	requests *prometheus.CounterVec
 	records  *prometheus.CounterVec
@@ -43,6 +44,7 @@ func New(c Config, d Deps) *Pipeline {
 	f := promauto.With(d.Metrics)
 	return &Pipeline{
 		config: c, writer: d.Writer, now: d.Now, tenants: make(map[telemetry.Tenant]struct{}),
+		labels: NewInterner(c.LabelCache.Bytes(), d.Metrics),
 		requests: f.NewCounterVec(prometheus.CounterOpts{
 			Name: "braid_ingest_requests_total", Help: "Write requests, by how they were answered.",
 		}, []string{"protocol", "signal", "code"}),
@@ -61,7 +63,18 @@ func New(c Config, d Deps) *Pipeline {
 // Config returns the limits, for protocols that check them on the way.
 func (p *Pipeline) Config() Config { return p.config }
 
-// KeyOf returns the key of a request: a hash of the tenant, the route and the decompressed body.
+// Labels returns the label sets that protocols share. What is interned there must have passed CheckLabels.
+func (p *Pipeline) Labels() *Interner { return p.labels }
+
+// CheckLabels returns which limit the labels of a series are over, a word of a small set for Refuse, and what the
+// sender is told; both are empty when it is none.
+func (p *Pipeline) CheckLabels(ls telemetry.LabelSet) (reason, message string) {
+	l := limiter{c: p.config}
+	br := l.labels(ls)
+	return br.reason, br.message
+}
+
+// KeyOf returns the key of a request: a hash of the tenant, the route and the body, decompressed or as it came.
 func KeyOf(tenant telemetry.Tenant, route string, body []byte) storage.Key {
 	h := sha256.New()
 	head := telemetry.AppendString(nil, string(tenant))
@@ -92,8 +105,44 @@ func (p *Pipeline) Refuse(signal storage.Signal, reason string, n int) {
 func (p *Pipeline) Write(
 	ctx context.Context, tenant telemetry.Tenant, key storage.Key, batches []telemetry.Batch, rejected storage.Rejected,
 ) (storage.Rejected, error) {
+	_, rejected, err := p.write(ctx, tenant, key, batches, rejected)
+	return rejected, err
+}
+
+// Written counts what of a request for series was stored.
+type Written struct{ Samples, Histograms, Exemplars int }
+
+// WriteSeries is Write for batches of series, and tells apart what was stored.
+func (p *Pipeline) WriteSeries(
+	ctx context.Context, tenant telemetry.Tenant, key storage.Key, batches []telemetry.Batch, rejected storage.Rejected,
+) (Written, storage.Rejected, error) {
+	var w Written
+	for i := range batches {
+		for j := range batches[i].Series {
+			s := &batches[i].Series[j]
+			w.Samples, w.Histograms, w.Exemplars = w.Samples+len(s.Samples), w.Histograms+len(s.Histograms), w.Exemplars+len(s.Exemplars)
+		}
+	}
+	before := rejected.Samples
+	refused, rejected, err := p.write(ctx, tenant, key, batches, rejected)
+	if err != nil {
+		return Written{}, rejected, err
+	}
+	w.Histograms -= refused.Histograms
+	w.Exemplars -= refused.Exemplars
+	w.Samples -= rejected.Samples - before - refused.Histograms
+	if w.Samples < 0 { // the store refused histograms, too
+		w.Histograms, w.Samples = max(w.Histograms+w.Samples, 0), 0
+	}
+	return w, rejected, nil
+}
+
+// write returns what the limits refused of kinds that storage.Rejected does not tell apart.
+func (p *Pipeline) write(
+	ctx context.Context, tenant telemetry.Tenant, key storage.Key, batches []telemetry.Batch, rejected storage.Rejected,
+) (Written, storage.Rejected, error) {
 	if err := p.admit(tenant); err != nil {
-		return storage.Rejected{}, err
+		return Written{}, storage.Rejected{}, err
 	}
 	l := newLimiter(p)
 	kept := batches[:0]
@@ -109,18 +158,18 @@ func (p *Pipeline) Write(
 	l.flush()
 	rejected.Add(l.rejected)
 	if len(kept) == 0 {
-		return rejected, nil
+		return l.refused, rejected, nil
 	}
 	_, out, err := p.writer.Write(ctx, storage.Request{Key: key, Batches: kept, Rejected: rejected})
 	if err != nil {
-		return storage.Rejected{}, fmt.Errorf("store the request: %w", err)
+		return Written{}, storage.Rejected{}, fmt.Errorf("store the request: %w", err)
 	}
 	for s, n := range map[storage.Signal]int{storage.Metrics: stored.samples, storage.Logs: stored.logs, storage.Traces: stored.spans} {
 		if n > 0 {
 			p.records.WithLabelValues(s.String()).Add(float64(n))
 		}
 	}
-	return out, nil
+	return l.refused, out, nil
 }
 
 // admit refuses tenants that would be one too many.

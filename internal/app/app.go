@@ -23,6 +23,7 @@ import (
 	"github.com/braidobs/braid/correlate"
 	"github.com/braidobs/braid/ingest"
 	"github.com/braidobs/braid/ingest/otlp"
+	"github.com/braidobs/braid/ingest/remotewrite"
 	"github.com/braidobs/braid/internal/config"
 	"github.com/braidobs/braid/internal/httpapi"
 	"github.com/braidobs/braid/internal/lifecycle"
@@ -174,6 +175,7 @@ func (a *App) assemble(context.Context) error {
 	counter := slo.NewCounter(a.db, telemetry.Tenant(a.cfg.Alerting.Tenant), slo.Options{Scale: a.cfg.Alerting.SLOScale}, a.reg)
 	pipe := ingest.New(a.cfg.Ingest, ingest.Deps{Writer: slo.Writer{Writer: a.db, Counter: counter}, Now: now, Metrics: a.reg})
 	receiver := otlp.New(a.cfg.OTLP, otlp.Deps{Pipeline: pipe, Errors: a.errs, Now: now})
+	remote := remotewrite.New(a.cfg.RemoteWrite, remotewrite.Deps{Pipeline: pipe, Errors: a.errs, Now: now})
 	observer := query.NewObserver(a.log, a.reg, now)
 	engine, err := promql.New(promql.Deps{
 		Config: a.cfg.PromQL, Reader: a.db, Virtual: counter, Observer: observer, Log: a.log, SubqueryStep: a.cfg.Alerting.EvaluationInterval.Std(),
@@ -190,6 +192,10 @@ func (a *App) assemble(context.Context) error {
 		writes.Handle(pattern, h)
 	}
 	a.otlp = writes
+	remoteWrites := httpapi.NewRouter(a.http.Requests(), a.http.Recover(httpapi.Ingest, a.errs), httpapi.Trace(a.obs.Tracer()), a.gate.HTTP(a.errs))
+	for pattern, h := range remote.Routes() {
+		remoteWrites.Handle(pattern, h)
+	}
 
 	grpcSide := httpapi.GRPC{Surface: httpapi.Ingest, Errors: a.errs, Metrics: a.http, Tracer: a.obs.Tracer()}
 	opts := append(receiver.ServerOptions(),
@@ -216,6 +222,9 @@ func (a *App) assemble(context.Context) error {
 	}
 	for pattern := range receiver.Aliases() {
 		root.Handle(pattern, writes)
+	}
+	for pattern := range remote.Routes() {
+		root.Handle(pattern, remoteWrites)
 	}
 	root.Handle("GET /metrics", promhttp.HandlerFor(a.reg, promhttp.HandlerOpts{EnableOpenMetrics: true}))
 	root.HandleFunc("GET /-/healthy", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "Braid is healthy.") })

@@ -8,6 +8,7 @@ import (
 	"github.com/braidobs/braid/correlate"
 	"github.com/braidobs/braid/ingest"
 	"github.com/braidobs/braid/ingest/otlp"
+	"github.com/braidobs/braid/ingest/remotewrite"
 	"github.com/braidobs/braid/internal/config"
 	"github.com/braidobs/braid/internal/selfobs"
 	"github.com/braidobs/braid/query/api/loki"
@@ -18,18 +19,19 @@ import (
 
 // Config is the whole configuration of a process.
 type Config struct {
-	Data      string           `yaml:"data" help:"The folder that everything is kept in."`
-	Memory    config.Size      `yaml:"memory" help:"How much memory the process aims to stay below; 0 is what the control group allows. The environment variable GOMEMLIMIT goes first."`
-	Server    Server           `yaml:"server" help:"Where the process listens."`
-	Storage   db.Config        `yaml:"storage" help:"The store."`
-	Ingest    ingest.Config    `yaml:"ingest" help:"Limits of what is written."`
-	OTLP      otlp.Config      `yaml:"otlp" help:"The OTLP receiver."`
-	PromQL    promql.Config    `yaml:"promql" help:"The PromQL engine."`
-	Loki      loki.Config      `yaml:"loki" help:"Queries of logs."`
-	Tempo     tempo.Config     `yaml:"tempo" help:"Trace by ID and search."`
-	Correlate correlate.Config `yaml:"correlate" help:"Joins of the signals."`
-	Alerting  alerting.Config  `yaml:"alerting" help:"Rules and alerts."`
-	Self      selfobs.Config   `yaml:"self" help:"Logs, metrics and traces of Braid itself."`
+	Data        string             `yaml:"data" help:"The folder that everything is kept in."`
+	Memory      config.Size        `yaml:"memory" help:"How much memory the process aims to stay below; 0 is what the control group allows. The environment variable GOMEMLIMIT goes first."`
+	Server      Server             `yaml:"server" help:"Where the process listens."`
+	Storage     db.Config          `yaml:"storage" help:"The store."`
+	Ingest      ingest.Config      `yaml:"ingest" help:"Limits of what is written."`
+	OTLP        otlp.Config        `yaml:"otlp" help:"The OTLP receiver."`
+	RemoteWrite remotewrite.Config `yaml:"remote_write" help:"The receiver of Prometheus remote write."`
+	PromQL      promql.Config      `yaml:"promql" help:"The PromQL engine."`
+	Loki        loki.Config        `yaml:"loki" help:"Queries of logs."`
+	Tempo       tempo.Config       `yaml:"tempo" help:"Trace by ID and search."`
+	Correlate   correlate.Config   `yaml:"correlate" help:"Joins of the signals."`
+	Alerting    alerting.Config    `yaml:"alerting" help:"Rules and alerts."`
+	Self        selfobs.Config     `yaml:"self" help:"Logs, metrics and traces of Braid itself."`
 }
 
 // Server says where the process listens and how many requests it works on at once.
@@ -65,7 +67,7 @@ func DefaultConfig() Config {
 			HTTP: "127.0.0.1:9090", OTLPGRPC: "127.0.0.1:4317", OTLPHTTP: "127.0.0.1:4318",
 			Writes: 8, WriteQueue: 256, Queries: 64, Drain: config.Duration(5 * time.Second),
 		},
-		Storage: db.DefaultConfig(), Ingest: ingest.DefaultConfig(), OTLP: otlp.DefaultConfig(), PromQL: promql.DefaultConfig(),
+		Storage: db.DefaultConfig(), Ingest: ingest.DefaultConfig(), OTLP: otlp.DefaultConfig(), RemoteWrite: remotewrite.DefaultConfig(), PromQL: promql.DefaultConfig(),
 		Loki: loki.DefaultConfig(), Tempo: tempo.DefaultConfig(), Correlate: correlate.DefaultConfig(), Alerting: alerting.DefaultConfig(),
 		Self: selfobs.DefaultConfig(),
 	}

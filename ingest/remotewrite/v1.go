@@ -1,0 +1,302 @@
+package remotewrite
+
+import (
+	"encoding/binary"
+	"math"
+
+	"github.com/braidobs/braid/internal/telemetry"
+)
+
+// First bytes of fields that every sender writes.
+const (
+	tagLabel   = 1<<3 | wireBytes // of a series of version 1
+	tagSample  = 2<<3 | wireBytes // of a series, in both versions
+	tagValue   = 1<<3 | wireFixed8
+	tagTime    = 2<<3 | wireVarint
+	tagRefs    = 1<<3 | wireBytes // of a series of version 2
+	sampleSize = 9                // of a value, before the time
+)
+
+// version1 decodes a prometheus.WriteRequest.
+func (d *decoder) version1(body []byte) error {
+	n, err := count(body, 1)
+	if err != nil {
+		return err
+	}
+	d.reserve(n, len(body))
+	for i := 0; i < len(body); {
+		f, end, err := next(body, i)
+		if err != nil {
+			return err
+		}
+		i = end
+		switch f.num {
+		case 1:
+			if err = f.is(wireBytes); err == nil {
+				err = d.series1(f.b)
+			}
+		case 3:
+			if err = f.is(wireBytes); err == nil {
+				err = d.family(f.b)
+			}
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// count returns how often the field num is in m.
+func count(m []byte, num uint32) (n int, err error) {
+	for i := 0; i < len(m); {
+		f, end, err := next(m, i)
+		if err != nil {
+			return 0, err
+		}
+		if f.num == num {
+			n++
+		}
+		i = end
+	}
+	return n, nil
+}
+
+// series1 decodes a prometheus.TimeSeries.
+func (d *decoder) series1(m []byte) error {
+	if err := d.spend(seriesCost); err != nil {
+		return err
+	}
+	i := 0
+	for i < len(m) && m[i] == tagLabel { // all known senders write the labels first, one after another
+		if i+1 < len(m) && m[i+1] < 0x80 {
+			i += 2 + int(m[i+1])
+			continue
+		}
+		n, j := uvarint(m, i+1)
+		if j == 0 || n > uint64(len(m)-j) {
+			return errWire
+		}
+		i = j + int(n)
+	}
+	if i > len(m) {
+		return errWire
+	}
+	raw := m[:i]
+	var p part
+	for i < len(m) {
+		if m[i] == tagSample && i+1 < len(m) && m[i+1] < 0x80 && int(m[i+1]) <= len(m)-i-2 {
+			end := i + 2 + int(m[i+1])
+			s, err := parseSample(m[i+2:end], false)
+			if err != nil {
+				return err
+			}
+			if err := d.spend(sampleCost); err != nil {
+				return err
+			}
+			d.sample(s)
+			i = end
+			continue
+		}
+		f, end, err := next(m, i)
+		if err != nil {
+			return err
+		}
+		if f.num >= 1 && f.num <= 4 {
+			if err := f.is(wireBytes); err != nil {
+				return err
+			}
+		}
+		switch f.num {
+		case 1:
+			if len(raw) == 0 || &raw[0] == &m[0] {
+				d.raw = append(d.raw[:0], raw...)
+			}
+			d.raw = append(d.raw, m[i:end]...)
+			raw = d.raw
+		case 2:
+			s, err := parseSample(f.b, false)
+			if err != nil {
+				return err
+			}
+			if err := d.spend(sampleCost); err != nil {
+				return err
+			}
+			d.sample(s)
+		case 3:
+			if err := d.exemplar1(&p, f.b); err != nil {
+				return err
+			}
+		case 4:
+			if err := d.histogram(&p, f.b, false); err != nil {
+				return err
+			}
+		}
+		i = end
+	}
+	fp := d.interner.Sum(raw)
+	ls, ok := d.interner.Lookup(fp)
+	if ok {
+		d.hits++
+		d.keep(ls, refusal{}, &p)
+		return nil
+	}
+	d.misses++
+	if err := d.pairs1(raw); err != nil {
+		return err
+	}
+	ls, r := d.labelSet()
+	if r.none() {
+		d.interner.Intern(fp, ls)
+	}
+	d.keep(ls, r, &p)
+	return nil
+}
+
+// pairs1 parses label fields, all with the same number, into d.pairs.
+func (d *decoder) pairs1(raw []byte) error {
+	d.pairs = d.pairs[:0]
+	for i := 0; i < len(raw); {
+		f, end, err := next(raw, i)
+		if err != nil {
+			return err
+		}
+		i = end
+		p, err := parsePair(f.b)
+		if err != nil {
+			return err
+		}
+		d.pairs = append(d.pairs, p)
+	}
+	return nil
+}
+
+func parsePair(b []byte) (p pair, err error) {
+	for i := 0; i < len(b); {
+		f, end, err := next(b, i)
+		if err != nil {
+			return p, err
+		}
+		i = end
+		switch f.num {
+		case 1:
+			err, p.name = f.is(wireBytes), f.b
+		case 2:
+			err, p.value = f.is(wireBytes), f.b
+		}
+		if err != nil {
+			return p, err
+		}
+	}
+	return p, nil
+}
+
+// parseSample decodes a sample. Field 3, the start time, is there since version 2.
+func parseSample(b []byte, version2 bool) (s telemetry.Sample, err error) {
+	i := 0
+	if len(b) >= sampleSize && b[0] == tagValue {
+		s.V = math.Float64frombits(binary.LittleEndian.Uint64(b[1:]))
+		i = sampleSize
+		if len(b) == sampleSize+7 && b[i] == tagTime && b[i+6] < 0x80 && // a time between 1971 and 2109
+			b[i+1]&b[i+2]&b[i+3]&b[i+4]&b[i+5]&0x80 != 0 {
+			s.T = int64(b[i+1]&0x7f) | int64(b[i+2]&0x7f)<<7 | int64(b[i+3]&0x7f)<<14 | int64(b[i+4]&0x7f)<<21 |
+				int64(b[i+5]&0x7f)<<28 | int64(b[i+6])<<35
+			return s, nil
+		}
+	}
+	for i < len(b) {
+		f, end, err := next(b, i)
+		if err != nil {
+			return s, err
+		}
+		i = end
+		switch f.num {
+		case 1:
+			err, s.V = f.is(wireFixed8), f.float()
+		case 2:
+			err, s.T = f.is(wireVarint), int64(f.n)
+		case 3:
+			if version2 {
+				err, s.ST = f.is(wireVarint), int64(f.n)
+			}
+		}
+		if err != nil {
+			return s, err
+		}
+	}
+	return s, nil
+}
+
+// exemplar1 decodes an exemplar of version 1 into p.
+func (d *decoder) exemplar1(p *part, b []byte) error {
+	d.pairs = d.pairs[:0]
+	var value float64
+	var t int64
+	for i := 0; i < len(b); {
+		f, end, err := next(b, i)
+		if err != nil {
+			return err
+		}
+		i = end
+		switch f.num {
+		case 1:
+			if err = f.is(wireBytes); err == nil {
+				var one pair
+				one, err = parsePair(f.b)
+				d.pairs = append(d.pairs, one)
+			}
+		case 2:
+			err, value = f.is(wireFixed8), f.float()
+		case 3:
+			err, t = f.is(wireVarint), int64(f.n)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return d.exemplar(p, value, t)
+}
+
+// family decodes the metadata of a metric, which version 1 sends apart from series.
+func (d *decoder) family(b []byte) error {
+	var t uint64
+	var name, help, unit []byte
+	for i := 0; i < len(b); {
+		f, end, err := next(b, i)
+		if err != nil {
+			return err
+		}
+		i = end
+		switch f.num {
+		case 1:
+			err, t = f.is(wireVarint), f.n
+		case 2:
+			err, name = f.is(wireBytes), f.b
+		case 4:
+			err, help = f.is(wireBytes), f.b
+		case 5:
+			err, unit = f.is(wireBytes), f.b
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if err := d.spend(seriesCost); err != nil {
+		return err
+	}
+	m, r, err := d.metadata(t, unit, help)
+	if err != nil {
+		return err
+	}
+	var ls telemetry.LabelSet
+	if r.none() {
+		d.pairs = append(d.pairs[:0], pair{[]byte(nameLabel), name})
+		ls, r = d.labelSet()
+	}
+	if !r.none() {
+		d.refuse(r, 0)
+		return nil
+	}
+	d.keep(ls, refusal{}, &part{metadata: m})
+	return nil
+}
