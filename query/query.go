@@ -22,7 +22,7 @@ import (
 type Language string
 
 // The languages. Search is Tempo's search by tags, Trace the look-up of a trace by its ID, and Labels what lists
-// names and values.
+// names and values. Federate and RemoteRead hand series on to other servers.
 const (
 	PromQL  Language = "promql"
 	LogQL   Language = "logql"
@@ -30,6 +30,9 @@ const (
 	Search  Language = "search"
 	Trace   Language = "trace"
 	Labels  Language = "labels"
+
+	Federate   Language = "federate"
+	RemoteRead Language = "remote_read"
 )
 
 // Observer counts, times and logs queries. A process has one; a nil Observer does nothing.

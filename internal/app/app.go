@@ -31,9 +31,7 @@ import (
 	"github.com/braidobs/braid/internal/telemetry"
 	"github.com/braidobs/braid/query"
 	"github.com/braidobs/braid/query/api/loki"
-	promapi "github.com/braidobs/braid/query/api/prometheus"
 	"github.com/braidobs/braid/query/api/tempo"
-	"github.com/braidobs/braid/query/promql"
 	"github.com/braidobs/braid/storage"
 	"github.com/braidobs/braid/storage/blob/dir"
 	"github.com/braidobs/braid/storage/catalog/badger"
@@ -78,6 +76,8 @@ type App struct {
 	main  *httpapi.Server
 	ohttp *httpapi.Server
 	ready atomic.Bool
+
+	queryLog io.Closer // nil when there is none
 }
 
 // New prepares a process. The configuration must have been loaded or validated by config.
@@ -120,7 +120,7 @@ func (a *App) Run(ctx context.Context) error {
 	return lifecycle.Run(ctx, a.log,
 		lifecycle.Part{Name: "storage", Start: a.openStorage, Run: a.runStorage, Stop: a.closeStorage, Grace: 2 * time.Minute},
 		a.obs.Part(),
-		lifecycle.Part{Name: "apis", Start: a.assemble},
+		lifecycle.Part{Name: "apis", Start: a.assemble, Stop: a.closeQueryLog},
 		a.alertingPart(),
 		a.main.Part("query listener"),
 		a.ohttp.Part("OTLP/HTTP listener"),
@@ -177,9 +177,7 @@ func (a *App) assemble(context.Context) error {
 	receiver := otlp.New(a.cfg.OTLP, otlp.Deps{Pipeline: pipe, Errors: a.errs, Now: now})
 	remote := remotewrite.New(a.cfg.RemoteWrite, remotewrite.Deps{Pipeline: pipe, Errors: a.errs, Now: now})
 	observer := query.NewObserver(a.log, a.reg, now)
-	engine, err := promql.New(promql.Deps{
-		Config: a.cfg.PromQL, Reader: a.db, Virtual: counter, Observer: observer, Log: a.log, SubqueryStep: a.cfg.Alerting.EvaluationInterval.Std(),
-	})
+	engine, err := a.newEngine(counter, observer)
 	if err != nil {
 		return fmt.Errorf("PromQL engine: %w", err)
 	}
@@ -208,7 +206,7 @@ func (a *App) assemble(context.Context) error {
 		a.http.Requests(), a.http.Recover(httpapi.Query, a.errs), httpapi.Tenant(httpapi.Query, a.errs), httpapi.Trace(a.obs.Tracer()),
 		httpapi.LimitConcurrency(a.cfg.Server.Queries, httpapi.Query, a.errs), httpapi.LimitBody(4<<20), httpapi.Compression(),
 	)
-	promapi.New(promapi.Deps{Engine: engine, Reader: a.db, Observer: observer, Errors: a.errs, Now: now, Version: a.opts.Version}).Register(reads)
+	a.promAPI(engine, counter, observer).Register(reads)
 	loki.New(loki.Deps{Config: a.cfg.Loki, Reader: a.db, Observer: observer, Errors: a.errs, Now: now, Version: a.opts.Version}).Register(reads)
 	tempo.New(tempo.Deps{Config: a.cfg.Tempo, Reader: a.db, Observer: observer, Errors: a.errs, Now: now}).Register(reads)
 	correlate.NewAPI(correlate.New(a.cfg.Correlate, a.db, now, a.reg), query.Errors(a.errs)).Register(reads)

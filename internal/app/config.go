@@ -42,6 +42,7 @@ type Server struct {
 	Writes     int             `yaml:"writes" help:"How many write requests are worked on at once; others wait."`
 	WriteQueue int             `yaml:"write_queue" help:"How many write requests may wait; more are refused for now."`
 	Queries    int             `yaml:"queries" help:"How many queries are answered at once; more are refused for now."`
+	AdminAPI   bool            `yaml:"admin_api" help:"Whether series can be deleted and snapshots taken over HTTP."`
 	Drain      config.Duration `yaml:"drain" help:"How long requests under way may take when the process stops."`
 }
 

@@ -6,6 +6,9 @@ import (
 	"github.com/braidobs/braid/storage"
 )
 
+// Config returns the settings of the engine.
+func (e *Engine) Config() Config { return e.cfg }
+
 // limits bound what one query reads; zero is no limit.
 type limits struct {
 	series int

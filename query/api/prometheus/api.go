@@ -4,7 +4,7 @@
 //	api := prometheus.New(prometheus.Deps{Engine: eng, Reader: db, Observer: obs, Errors: errs, Now: time.Now, Version: v})
 //	api.Register(router) // an httpapi.Router with httpapi.Tenant among its middleware
 //
-// It reads the tenant from the request's context.
+// It reads the tenant from the request's context. Rules and alerts are served by package alerting.
 package prometheus
 
 import (
@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"net"
 	"net/http"
 	"runtime"
 	"slices"
@@ -22,6 +23,7 @@ import (
 	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/model/timestamp"
+	stock "github.com/prometheus/prometheus/promql"
 	"github.com/prometheus/prometheus/util/annotations"
 
 	"github.com/braidobs/braid/internal/httpapi"
@@ -46,7 +48,10 @@ type Deps struct {
 	Observer *query.Observer // nil for none
 	Errors   httpapi.Errors
 	Now      func() time.Time
-	Version  string // of Braid
+	Version  string  // of Braid
+	Targets  Targets // nil: nothing is scraped
+	Admin    *Admin  // nil: not allowed
+	Status   Status
 }
 
 // API answers requests.
@@ -60,27 +65,45 @@ func New(d Deps) *API { return &API{Deps: d, errors: query.Errors(d.Errors)} }
 
 // Register adds the API's routes.
 func (a *API) Register(rt *httpapi.Router) {
-	for pattern, f := range map[string]handler{
-		"/api/v1/query":               a.query,
-		"/api/v1/query_range":         a.queryRange,
-		"/api/v1/query_exemplars":     a.exemplars,
-		"/api/v1/series":              a.series,
-		"/api/v1/labels":              a.labelNames,
-		"/api/v1/label/{name}/values": a.labelValues,
-		"/api/v1/metadata":            a.metadata,
-		"/api/v1/format_query":        a.formatQuery,
-		"/api/v1/status/buildinfo":    a.buildInfo,
+	const get, post, put, del = http.MethodGet, http.MethodPost, http.MethodPut, http.MethodDelete
+	for _, route := range []struct {
+		path    string
+		f       handler
+		methods []string
+	}{
+		{"query", a.query, []string{get, post}},
+		{"query_range", a.queryRange, []string{get, post}},
+		{"query_exemplars", a.exemplars, []string{get, post}},
+		{"format_query", a.formatQuery, []string{get, post}},
+		{"parse_query", a.parseQuery, []string{get, post}},
+		{"series", a.series, []string{get, post}},
+		{"labels", a.labelNames, []string{get, post}},
+		{"label/{name}/values", a.labelValues, []string{get}},
+		{"metadata", a.metadata, []string{get}},
+		{"targets", a.targets, []string{get}},
+		{"targets/metadata", a.targetMetadata, []string{get}},
+		{"scrape_pools", a.pools, []string{get}},
+		{"status/buildinfo", a.buildInfo, []string{get}},
+		{"status/config", a.config, []string{get}},
+		{"status/flags", a.flags, []string{get}},
+		{"status/runtimeinfo", a.runtimeInfo, []string{get}},
+		{"status/walreplay", a.walReplay, []string{get}},
+		{"status/tsdb", a.explore, []string{get}},
+		{"status/active_queries", a.running, []string{get}},
+		{"status/active_queries/{id}", a.stop, []string{del}},
+		{"admin/tsdb/delete_series", a.deleteSeries, []string{post, put}},
+		{"admin/tsdb/clean_tombstones", a.cleanTombstones, []string{post, put}},
+		{"admin/tsdb/snapshot", a.snapshot, []string{post, put}},
 	} {
-		rt.Handle("GET "+pattern, a.serve(f))
-		switch pattern {
-		case "/api/v1/label/{name}/values", "/api/v1/metadata", "/api/v1/status/buildinfo":
-		default:
-			rt.Handle("POST "+pattern, a.serve(f))
+		for _, m := range route.methods {
+			rt.Handle(m+" /api/v1/"+route.path, a.serve(route.f))
 		}
 	}
+	rt.Handle("POST /api/v1/read", http.HandlerFunc(a.remoteRead))
+	rt.Handle("GET /federate", http.HandlerFunc(a.federate))
 }
 
-// result is what a handler answers: data writes the JSON of the member data.
+// result is what a handler answers: data writes the JSON of the member data; without it there is nothing to say (204).
 type result struct {
 	data  func(dst []byte) []byte
 	notes annotations.Annotations
@@ -102,6 +125,10 @@ func (a *API) serve(f handler) http.Handler {
 		}
 		if err != nil {
 			a.errors.Prometheus(w, r, err)
+			return
+		}
+		if res.data == nil {
+			w.WriteHeader(http.StatusNoContent)
 			return
 		}
 		body := []byte(`{"status":"success","data":`)
@@ -141,7 +168,7 @@ func (a *API) queryRange(r *http.Request) (result, error) {
 		return result{}, invalid("end", err)
 	}
 	if end.Before(start) {
-		return result{}, invalid("end", errors.New("end timestamp must not be before start time"))
+		return result{}, invalid("end", errEndBeforeStart())
 	}
 	step, err := parseDuration(r.FormValue("step"))
 	if err != nil {
@@ -177,7 +204,7 @@ func (a *API) run(r *http.Request, limit int, q promql.Request) (result, error) 
 	}
 	statistics := r.FormValue("stats")
 	q.Tenant, q.Expr, q.PerStepStats = httpapi.TenantFrom(ctx), r.FormValue("query"), statistics == "all"
-	ans, err := a.Engine.Query(ctx, q)
+	ans, err := a.Engine.Query(withOrigin(ctx, r), q)
 	if err != nil {
 		return result{}, err
 	}
@@ -187,8 +214,20 @@ func (a *API) run(r *http.Request, limit int, q promql.Request) (result, error) 
 		notes.Add(errTruncated())
 	}
 	return result{notes: notes, expr: q.Expr, done: ans.Close, data: func(dst []byte) []byte {
-		return appendQueryData(dst, value, ans.Stats, statistics != "")
+		return appendQueryData(dst, value, ans, statistics)
 	}}, nil
+}
+
+// withOrigin tells the query log where a query comes from.
+func withOrigin(ctx context.Context, r *http.Request) context.Context {
+	client, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		client = r.RemoteAddr
+	}
+	return stock.NewOriginContext(ctx, map[string]any{
+		"httpRequest": map[string]string{"clientIP": client, "method": r.Method, "path": r.URL.Path},
+		"tenant":      string(httpapi.TenantFrom(ctx)),
+	})
 }
 
 func errTruncated() error { return errors.New("results truncated due to limit") }
@@ -249,8 +288,8 @@ func (a *API) selection(r *http.Request) (s selection, err error) {
 	if s.limit > 0 && s.limit < math.MaxInt {
 		s.Limit = s.limit + 1
 	}
-	if s.matchers, err = a.Engine.Parser().ParseMetricSelectors(r.Form["match[]"]); err != nil {
-		return s, invalid("match[]", err)
+	if s.matchers, err = a.parseMatchers(r); err != nil {
+		return s, err
 	}
 	for _, ms := range s.matchers {
 		if !slices.ContainsFunc(ms, func(m *labels.Matcher) bool { return m != nil && !m.Matches("") }) {
@@ -372,14 +411,6 @@ func (a *API) metadata(r *http.Request) (result, error) {
 		found, err := v.Metadata(ctx, httpapi.TenantFrom(ctx), r.FormValue("metric"))
 		return result{data: func(dst []byte) []byte { return appendMetadata(dst, found, limit, perMetric) }}, err
 	})
-}
-
-func (a *API) formatQuery(r *http.Request) (result, error) {
-	expr, err := a.Engine.Parser().ParseExpr(r.FormValue("query"))
-	if err != nil {
-		return result{}, invalid("query", err)
-	}
-	return result{data: func(dst []byte) []byte { return appendString(dst, expr.Pretty(0)) }}, nil
 }
 
 // buildInfo tells the version of the API. Without features Grafana takes the server for a Prometheus; with some it

@@ -28,17 +28,24 @@ const tenant = telemetry.DefaultTenant
 
 func handler(t *testing.T, r storage.Reader, change func(*promql.Config)) http.Handler {
 	t.Helper()
+	return handlerWith(t, r, change, func(*prometheus.Deps) {})
+}
+
+// handlerWith is handler with more to depend on.
+func handlerWith(t *testing.T, r storage.Reader, change func(*promql.Config), more func(*prometheus.Deps)) http.Handler {
+	t.Helper()
 	cfg := promql.DefaultConfig()
 	if change != nil {
 		change(&cfg)
 	}
 	log := slog.New(slog.DiscardHandler)
-	eng, err := promql.New(promql.Deps{Config: cfg, Reader: r, Log: log})
+	now := func() time.Time { return time.Unix(120, 0) }
+	eng, err := promql.New(promql.Deps{Config: cfg, Reader: r, Log: log, Now: now})
 	require.NoError(t, err)
 	rt := httpapi.NewRouter(httpapi.Tenant(httpapi.Query, httpapi.Errors{}))
-	prometheus.New(prometheus.Deps{
-		Engine: eng, Reader: r, Now: func() time.Time { return time.Unix(120, 0) }, Version: "v0.1.0",
-	}).Register(rt)
+	deps := prometheus.Deps{Engine: eng, Reader: r, Now: now, Version: "v0.1.0"}
+	more(&deps)
+	prometheus.New(deps).Register(rt)
 	return rt
 }
 
@@ -156,6 +163,10 @@ func TestStats(t *testing.T) {
 	require.Equal(t, 4, out.Data.Stats.Samples.TotalQueryableSamples)
 	require.Equal(t, [][2]int{{0, 0}, {60, 2}, {120, 2}}, out.Data.Stats.Samples.TotalQueryableSamplesPerStep)
 	require.Contains(t, out.Data.Stats.Timings, "execTotalTime")
+	require.Contains(t, body, `"read":{"series":2,"samples":3,"bytes":0}}`)
+	_, body = do(t, handler(t, store(t), nil), http.MethodGet, "/api/v1/query?query=up&time=120&stats=true", "")
+	require.Contains(t, body, `"stats":{"timings"`)
+	require.NotContains(t, body, `"read"`, "what Prometheus tells, and no more")
 }
 
 func TestBuildInfo(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"fmt"
 	"maps"
 	"math"
 	"slices"
@@ -17,6 +18,7 @@ import (
 	"github.com/prometheus/prometheus/util/stats"
 
 	"github.com/braidobs/braid/internal/telemetry"
+	braid "github.com/braidobs/braid/query/promql"
 	"github.com/braidobs/braid/storage"
 )
 
@@ -214,15 +216,20 @@ func appendValue(dst []byte, v parser.Value) []byte {
 	}
 }
 
-func appendQueryData(dst []byte, v parser.Value, st *stats.Statistics, withStats bool) []byte {
+// appendQueryData appends a result with the statistics asked for: none, those of Prometheus, or ("all") those with what
+// was read of the store as well.
+func appendQueryData(dst []byte, v parser.Value, ans *braid.Answer, statistics string) []byte {
 	dst = append(dst, `{"resultType":"`...)
 	dst = append(dst, v.Type()...)
 	dst = append(dst, `","result":`...)
 	dst = appendValue(dst, v)
-	if withStats && st != nil {
-		if b, err := json.Marshal(stats.NewQueryStats(st)); err == nil {
+	if statistics != "" && ans.Stats != nil {
+		if b, err := json.Marshal(stats.NewQueryStats(ans.Stats)); err == nil {
 			dst = append(dst, `,"stats":`...)
 			dst = append(dst, b...)
+			if statistics == "all" {
+				dst = fmt.Appendf(dst[:len(dst)-1], `,"read":{"series":%d,"samples":%d,"bytes":%d}}`, ans.Read.Series, ans.Read.Samples, ans.Read.Bytes)
+			}
 		}
 	}
 	return append(dst, '}')
