@@ -58,6 +58,13 @@ type AgentOptions struct {
 	Env     []string // in addition to the environment
 }
 
+// ProgramOptions say how to start a server that is not ours.
+type ProgramOptions struct {
+	Binary string
+	Dir    string                     // for its log
+	Args   func(addr string) []string // the arguments that make it listen at host:port, where /-/ready must answer
+}
+
 // Server is a running server.
 type Server struct {
 	HTTP, OTLPHTTP, OTLPGRPC string // host:port
@@ -82,7 +89,7 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		return nil, err
 	}
-	if err := s.run(ctx, o.Binary, file, filepath.Join(o.Data, "braid.log"), o.Env); err != nil {
+	if err := s.run(ctx, o.Binary, []string{"-config", file}, filepath.Join(o.Data, "braid.log"), o.Env); err != nil {
 		return nil, err
 	}
 	return s, nil
@@ -100,7 +107,20 @@ func StartAgent(ctx context.Context, o AgentOptions) (*Server, error) {
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		return nil, err
 	}
-	if err := s.run(ctx, o.Binary, file, filepath.Join(o.Dir, "agent.log"), o.Env); err != nil {
+	if err := s.run(ctx, o.Binary, []string{"-config", file}, filepath.Join(o.Dir, "agent.log"), o.Env); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// StartProgram starts a server that is not ours, on a free port of loopback, and waits until it is ready. Of the
+// server's addresses it has HTTP.
+func StartProgram(ctx context.Context, o ProgramOptions) (*Server, error) {
+	s := &Server{died: make(chan struct{}), client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 4}}}
+	if err := freePorts(ctx, &s.HTTP); err != nil {
+		return nil, err
+	}
+	if err := s.run(ctx, o.Binary, o.Args(s.HTTP), filepath.Join(o.Dir, "program.log"), nil); err != nil {
 		return nil, err
 	}
 	return s, nil
@@ -123,13 +143,13 @@ func freePorts(ctx context.Context, addrs ...*string) error {
 }
 
 // run starts the process and waits until it is ready.
-func (s *Server) run(ctx context.Context, binary, config, logFile string, env []string) error {
+func (s *Server) run(ctx context.Context, binary string, args []string, logFile string, env []string) error {
 	s.log = logFile
 	log, err := os.OpenFile(s.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}
-	s.cmd = exec.CommandContext(context.WithoutCancel(ctx), binary, "-config", config)
+	s.cmd = exec.CommandContext(context.WithoutCancel(ctx), binary, args...)
 	s.cmd.Stdout, s.cmd.Stderr, s.cmd.Env = log, log, append(os.Environ(), env...)
 	began := time.Now()
 	if err := s.cmd.Start(); err != nil {

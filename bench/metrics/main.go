@@ -1,0 +1,260 @@
+// Command metrics measures what metrics cost: it writes the series of a Kubernetes cluster by remote write, asks the
+// queries of dashboards and alerts, and reads the CPU, memory and disk of the server from outside. Where the paths of
+// a Prometheus and of a VictoriaMetrics are given, they get the same load and the same queries, and the answers are
+// compared with those of Prometheus.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/braidobs/braid/bench/harness"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	err := run(ctx, os.Args[1:], os.Stdout)
+	stop()
+	if err != nil && !errors.Is(err, flag.ErrHelp) {
+		fmt.Fprintln(os.Stderr, "metrics:", err)
+		os.Exit(1)
+	}
+}
+
+// options are the flags.
+type options struct {
+	binaries map[string]string
+	config   string // of braid
+	wide     load
+	churn    bool
+	reads    bool
+	dir      string
+}
+
+func run(ctx context.Context, args []string, out io.Writer) error {
+	o := options{binaries: make(map[string]string)}
+	flags := flag.NewFlagSet("metrics", flag.ContinueOnError)
+	own := flags.String("braid", os.Getenv("BRAID"), "the `path` of a braid; built from this tree when empty")
+	prom := flags.String("prometheus", os.Getenv("PROMETHEUS"), "the `path` of a prometheus; none when empty")
+	vm := flags.String("victoriametrics", os.Getenv("VICTORIAMETRICS"), "the `path` of a victoria-metrics; none when empty")
+	flags.IntVar(&o.wide.pods, "pods", 256, "pods at a time, 133 series each")
+	flags.DurationVar(&o.wide.duration, "duration", 30*time.Minute, "how much time the samples span, one every 15s")
+	flags.IntVar(&o.wide.batch, "batch", 5000, "series of a request")
+	flags.IntVar(&o.wide.senders, "senders", 4, "requests under way at once")
+	flags.Uint64Var(&o.wide.seed, "seed", 1, "another one makes other pods")
+	flags.BoolVar(&o.churn, "churn", true, "measure a run with ten generations of pods, a fifth as many at a time")
+	flags.BoolVar(&o.reads, "queries", true, "measure queries")
+	full := flags.Bool("full", false, "768 pods over two hours: 102,144 series, 49 million samples")
+	flags.StringVar(&o.config, "config", "storage:\n  flush_interval: 1m\n", "more configuration of braid, as `YAML`")
+	flags.StringVar(&o.dir, "dir", "", "the `folder` for data; a temporary one when empty")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	if *full {
+		o.wide.pods, o.wide.duration = 768, 2*time.Hour
+	}
+	if o.wide.pods < 1 || o.wide.senders < 1 || o.wide.duration < 10*interval || o.wide.batch < seriesOfPod {
+		return errors.New("the load is too small: at least one pod, one sender, 150s, and requests of a pod's series")
+	}
+	o.wide.generations = 1
+	dir, err := os.MkdirTemp(o.dir, "braid-bench-metrics-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	o.dir = dir
+	o.binaries = map[string]string{braid: *own, prometheus: *prom, victoriaMetrics: *vm}
+	if *own == "" {
+		if o.binaries[braid], err = harness.Build(ctx, dir); err != nil {
+			return err
+		}
+	}
+	o.wide.end = time.Now().Truncate(interval)
+	return o.compare(ctx, out)
+}
+
+// figures are what one server took for one load.
+type figures struct {
+	cpu     time.Duration
+	wall    time.Duration
+	rss     int64
+	disk    size
+	queries []cost
+}
+
+// compare runs everything and prints it.
+func (o *options) compare(ctx context.Context, out io.Writer) error {
+	var names []string
+	for _, n := range []string{braid, prometheus, victoriaMetrics} {
+		if o.binaries[n] != "" {
+			names = append(names, n)
+		}
+	}
+	loads := []load{o.wide}
+	if o.churn {
+		churn := o.wide
+		churn.pods, churn.generations = max(o.wide.pods/5, 1), 10
+		loads = append(loads, churn)
+	}
+	for i, l := range loads {
+		results := make(map[string]figures)
+		for _, n := range names {
+			f, err := o.one(ctx, n, l, o.reads && i == 0)
+			if err != nil {
+				return fmt.Errorf("%s: %w", n, err)
+			}
+			results[n] = f
+		}
+		if err := printLoad(out, names, l, results); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// one runs one load on one server.
+func (o *options) one(ctx context.Context, name string, l load, reads bool) (f figures, err error) {
+	dir, err := os.MkdirTemp(o.dir, name+"-")
+	if err != nil {
+		return f, err
+	}
+	t, err := start(ctx, name, o.binaries[name], dir, o.config)
+	if err != nil {
+		return f, err
+	}
+	defer func() { // what was written is of no use any more
+		t.s.Kill()
+		err = errors.Join(err, os.RemoveAll(dir))
+	}()
+	began := time.Now()
+	if err := l.send(ctx, t.http, t.url("/api/v1/write")); err != nil {
+		return f, fmt.Errorf("%w\n%s", err, t.s.Log())
+	}
+	f.wall = time.Since(began)
+	if err := t.settle(ctx); err != nil {
+		return f, err
+	}
+	u, err := t.s.Usage()
+	if err != nil {
+		return f, err
+	}
+	f.cpu, f.rss = u.CPU, u.PeakRSS
+	if reads {
+		for _, q := range queries() {
+			c := cost{}
+			if l.duration >= q.least {
+				c = q.measure(ctx, t, l)
+			}
+			f.queries = append(f.queries, c)
+		}
+	}
+	f.disk, err = t.disk(ctx)
+	return f, err
+}
+
+// printLoad prints the table of one load.
+func printLoad(out io.Writer, names []string, l load, results map[string]figures) error {
+	fmt.Fprintf(out, "\n%s\n\n", l.name())
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprint(w, "\t")
+	for _, n := range names {
+		fmt.Fprint(w, n, "\t")
+	}
+	for _, n := range names[1:] {
+		fmt.Fprint(w, braid, "/", n, "\t")
+	}
+	fmt.Fprintln(w)
+	row := func(label, format string, value func(f figures) float64) {
+		fmt.Fprint(w, label, "\t")
+		for _, n := range names {
+			fmt.Fprintf(w, format+"\t", value(results[n]))
+		}
+		for _, n := range names[1:] {
+			fmt.Fprintf(w, "%.2f\t", value(results[braid])/value(results[n]))
+		}
+		fmt.Fprintln(w)
+	}
+	samples, series := float64(l.samples()), float64(l.series())
+	row("CPU s per million samples", "%.2f", func(f figures) float64 { return f.cpu.Seconds() / samples * 1e6 })
+	row("samples/s, beside the sender", "%.0f", func(f figures) float64 { return samples / f.wall.Seconds() })
+	row("bytes/sample, samples", "%.2f", func(f figures) float64 { return float64(f.disk.samples) / samples })
+	row("bytes/series, index", "%.0f", func(f figures) float64 { return float64(f.disk.index) / series })
+	row("bytes/sample in all", "%.2f", func(f figures) float64 { return float64(f.disk.samples+f.disk.index) / samples })
+	row("peak RSS, MiB", "%.0f", func(f figures) float64 { return float64(f.rss >> 20) })
+	row("peak RSS, bytes per active series", "%.0f", func(f figures) float64 { return float64(f.rss) / float64(l.pods*seriesOfPod) })
+	for i, q := range queries() {
+		if len(results[braid].queries) == 0 || l.duration < q.least {
+			continue
+		}
+		if bad := failures(names, i, results); bad != "" {
+			fmt.Fprintf(w, "%s: %s\t\n", q.name, bad)
+			continue
+		}
+		row(q.name+", CPU ms", "%.2f", func(f figures) float64 { return f.queries[i].cpu.Seconds() * 1e3 })
+		row("latency ms", "%.2f", func(f figures) float64 { return f.queries[i].latency.Seconds() * 1e3 })
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	if !slices.Contains(names, prometheus) || len(results[braid].queries) == 0 {
+		return nil
+	}
+	return printAnswers(out, names, l, results)
+}
+
+// failures says which servers could not answer query i.
+func failures(names []string, i int, results map[string]figures) string {
+	var text []string
+	for _, n := range names {
+		if err := results[n].queries[i].err; err != nil {
+			text = append(text, n+" failed: "+err.Error())
+		}
+	}
+	return strings.Join(text, "; ")
+}
+
+// printAnswers compares the answers with those of Prometheus. Others than ours may differ.
+func printAnswers(out io.Writer, names []string, l load, results map[string]figures) error {
+	var wrong []error
+	fmt.Fprintln(out, "\nanswers compared with those of Prometheus, to 1e-9:")
+	for _, n := range names {
+		if n == prometheus {
+			continue
+		}
+		equal, asked := 0, 0
+		for i, q := range queries() {
+			if l.duration < q.least {
+				continue
+			}
+			asked++
+			want, got := results[prometheus].queries[i], results[n].queries[i]
+			if err := errors.Join(want.err, got.err); err != nil {
+				wrong = append(wrong, fmt.Errorf("%s: %w", q.name, err))
+				continue
+			}
+			diff, err := compare(want.answer, got.answer)
+			if err != nil {
+				return err
+			}
+			if diff == "" {
+				equal++
+				continue
+			}
+			fmt.Fprintf(out, "  %s, %s: %s\n", n, q.name, diff)
+			if n == braid {
+				wrong = append(wrong, fmt.Errorf("%s: %s", q.name, diff))
+			}
+		}
+		fmt.Fprintf(out, "  %s: %d of %d equal\n", n, equal, asked)
+	}
+	return errors.Join(wrong...)
+}
