@@ -142,6 +142,7 @@ type SeriesQuery struct {
 	Resources []telemetry.ResourceID
 	Limit     int // at most so many names or values; 0 for all
 	Hints     *promstorage.SelectHints
+	Unordered bool // series may come in any order
 }
 
 // SeriesBlock is the samples of one series as columns, in the order of time, one a timestamp.
@@ -158,9 +159,11 @@ type SeriesBlock struct {
 // SeriesReader reads metrics.
 type SeriesReader interface {
 	// Series returns the series in the order of their labels. Samples are in the order of time, one a
-	// timestamp: of several the one that arrived last.
+	// timestamp: of several the one that arrived last. A series may turn out to have no samples in the range.
 	Series(ctx context.Context, q SeriesQuery) promstorage.SeriesSet
-	// LabelNames returns the label names of the matching series, sorted.
+	// LabelNames returns the label names of the matching series, sorted. This and the next two go by the first and
+	// last sample of a series in each part: one that is silent in the range may be among them if it has samples before
+	// and after.
 	LabelNames(ctx context.Context, q SeriesQuery) ([]string, error)
 	// LabelValues returns the values of label name among the matching series, sorted.
 	LabelValues(ctx context.Context, name string, q SeriesQuery) ([]string, error)

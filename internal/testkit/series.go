@@ -137,6 +137,7 @@ func (s *oneSeries) sort() {
 	}
 	s.points = kept
 	slices.SortStableFunc(s.exemplars, func(a, b exemplar.Exemplar) int { return cmp.Compare(a.Ts, b.Ts) })
+	s.exemplars = slices.CompactFunc(s.exemplars, func(a, b exemplar.Exemplar) bool { return a.Equals(b) })
 }
 
 // Series implements storage.SeriesReader.

@@ -42,16 +42,7 @@ func (d *DB) Delete(ctx context.Context, m storage.Mask) (uint64, error) {
 	if n >= maxMasks {
 		return 0, fmt.Errorf("%d deletes are remembered, no more are taken: join several into one", n)
 	}
-	out := make(chan error, 1)
-	d.wal.Append(encodeMask(&m), func(p wal.Position, err error) {
-		if err == nil {
-			d.mu.Lock()
-			d.applyMask(storage.Position(p), &m)
-			d.mu.Unlock()
-		}
-		out <- err
-	})
-	if err := <-out; err != nil {
+	if err := d.appendMask(&m); err != nil {
 		return 0, d.refuse(err)
 	}
 	// The head that the mask cut is flushed at once, which also frees its place.
@@ -60,6 +51,25 @@ func (d *DB) Delete(ctx context.Context, m storage.Mask) (uint64, error) {
 	}
 	d.wake()
 	return m.ID, nil
+}
+
+// appendMask makes a mask durable and visible.
+func (d *DB) appendMask(m *storage.Mask) error {
+	if m.Signal == storage.Metrics { // the head that begins after the mask begins an era
+		d.order.Lock()
+		defer d.order.Unlock()
+		d.appending.Wait()
+	}
+	out := make(chan error, 1)
+	d.wal.Append(encodeMask(m), func(p wal.Position, err error) {
+		if err == nil {
+			d.mu.Lock()
+			d.applyMask(storage.Position(p), m)
+			d.mu.Unlock()
+		}
+		out <- err
+	})
+	return <-out
 }
 
 func checkMask(m *storage.Mask) error {
@@ -83,10 +93,8 @@ func checkMask(m *storage.Mask) error {
 // scans tell them apart by position, and a metrics head by where it starts.
 func (d *DB) applyMask(pos storage.Position, m *storage.Mask) {
 	d.masks = append(d.masks, mask{Mask: *m, at: pos})
-	if h := d.heads[m.Signal]; h.from < pos {
-		h.to = pos
-		d.frozen[m.Signal] = h
-		d.heads[m.Signal] = newHead(m.Signal, pos, d.deps.Now())
+	if d.heads[m.Signal].from < pos {
+		d.turnHead(m.Signal, pos, d.deps.Now())
 	}
 	d.advance(pos + 1)
 }

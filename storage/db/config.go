@@ -17,36 +17,39 @@ import (
 
 // Config is section "storage" of the configuration.
 type Config struct {
-	Retention      config.Duration `yaml:"retention" help:"How long everything is kept, by the time of the records."`
-	HeadBytes      config.Size     `yaml:"head_bytes" help:"How much of each signal is held in memory. At half of it a part is written; at all of it writes are refused for now."`
-	PinnedBytes    config.Size     `yaml:"pinned_bytes" help:"How much memory that is written out already queries may keep from being freed; over it the oldest query is cancelled."`
-	CacheBytes     config.Size     `yaml:"cache_bytes" help:"Memory for blocks read from parts; 0 for no cache."`
-	FlushInterval  config.Duration `yaml:"flush_interval" help:"How long records stay in memory before they are written to a part, however few there are."`
-	LogBytes       config.Size     `yaml:"log_bytes" help:"The size of the write-ahead log at which everything in memory is written to parts. It bounds the time of a start after a crash."`
-	MergeBytes     config.Size     `yaml:"merge_bytes" help:"How much memory the records of small parts that are merged into one may take."`
-	RetryWindow    config.Duration `yaml:"retry_window" help:"How long a write request is remembered, so that a retry of it is stored once."`
-	RetryKeys      int             `yaml:"retry_keys" help:"How many write requests are remembered at most."`
-	MaxSources     int             `yaml:"max_sources" help:"How many numbered streams of senders, such as the logs of containers, are remembered, so that what is sent again is stored once. The one written to longest ago is forgotten first."`
-	MaxState       config.Size     `yaml:"max_state" help:"How much keyed state, such as the evidence of alerts, is kept."`
-	MaxDeltaSeries int             `yaml:"max_delta_series" help:"How many series of delta temporality are added up at once; the state of one takes some memory."`
-	MaxResources   int             `yaml:"max_resources" help:"How many resources are known for joins; later ones join nothing."`
-	Cluster        string          `yaml:"cluster" help:"The cluster of pods that do not name theirs."`
+	Retention          config.Duration `yaml:"retention" help:"How long everything is kept, by the time of the records."`
+	HeadBytes          config.Size     `yaml:"head_bytes" help:"How much of each signal is held in memory. At half of it a part is written; at all of it writes are refused for now."`
+	PinnedBytes        config.Size     `yaml:"pinned_bytes" help:"How much memory that is written out already queries may keep from being freed; over it the oldest query is cancelled."`
+	CacheBytes         config.Size     `yaml:"cache_bytes" help:"Memory for blocks read from parts; 0 for no cache."`
+	FlushInterval      config.Duration `yaml:"flush_interval" help:"How long records stay in memory before they are written to a part, however few there are."`
+	LogBytes           config.Size     `yaml:"log_bytes" help:"The size of the write-ahead log at which everything in memory is written to parts. It bounds the time of a start after a crash."`
+	MergeBytes         config.Size     `yaml:"merge_bytes" help:"How much memory the records of small parts that are merged into one may take."`
+	RetryWindow        config.Duration `yaml:"retry_window" help:"How long a write request is remembered, so that a retry of it is stored once."`
+	RetryKeys          int             `yaml:"retry_keys" help:"How many write requests are remembered at most."`
+	MaxSources         int             `yaml:"max_sources" help:"How many numbered streams of senders, such as the logs of containers, are remembered, so that what is sent again is stored once. The one written to longest ago is forgotten first."`
+	MaxState           config.Size     `yaml:"max_state" help:"How much keyed state, such as the evidence of alerts, is kept."`
+	MaxSeries          int             `yaml:"max_series" help:"How many series of one tenant may be written to at once. Series beyond are refused; one that had no samples for 15 minutes does not count."`
+	MaxSeriesPerMetric int             `yaml:"max_series_per_metric" help:"How many series of one metric of a tenant may be written to at once."`
+	MaxDeltaSeries     int             `yaml:"max_delta_series" help:"How many series of delta temporality are added up at once; the state of one takes some memory."`
+	MaxResources       int             `yaml:"max_resources" help:"How many resources are known for joins; later ones join nothing."`
+	Cluster            string          `yaml:"cluster" help:"The cluster of pods that do not name theirs."`
 }
 
 // DefaultConfig returns the settings that a small machine is served well by.
 func DefaultConfig() Config {
 	return Config{
-		Retention:      config.Duration(30 * 24 * time.Hour),
-		HeadBytes:      64 << 20,
-		PinnedBytes:    128 << 20,
-		CacheBytes:     32 << 20,
-		FlushInterval:  config.Duration(10 * time.Minute),
-		LogBytes:       512 << 20,
-		MergeBytes:     64 << 20,
-		RetryWindow:    config.Duration(5 * time.Minute),
-		RetryKeys:      200_000,
-		MaxSources:     200_000,
-		MaxState:       64 << 20,
+		Retention:     config.Duration(30 * 24 * time.Hour),
+		HeadBytes:     64 << 20,
+		PinnedBytes:   128 << 20,
+		CacheBytes:    32 << 20,
+		FlushInterval: config.Duration(10 * time.Minute),
+		LogBytes:      512 << 20,
+		MergeBytes:    64 << 20,
+		RetryWindow:   config.Duration(5 * time.Minute),
+		RetryKeys:     200_000,
+		MaxSources:    200_000,
+		MaxState:      64 << 20,
+		MaxSeries:     1_000_000, MaxSeriesPerMetric: 200_000,
 		MaxDeltaSeries: 200_000,
 		MaxResources:   500_000,
 	}
@@ -89,6 +92,12 @@ func (c Config) Validate() error {
 	if c.MaxState < storage.MaxStateValue {
 		errs.Field("max_state", fmt.Errorf("must be at least %s", config.Size(storage.MaxStateValue)))
 	}
+	if c.MaxSeries < 1 {
+		errs.Field("max_series", errors.New("must be positive"))
+	}
+	if c.MaxSeriesPerMetric < 1 {
+		errs.Field("max_series_per_metric", errors.New("must be positive"))
+	}
 	if c.MaxDeltaSeries < 1 {
 		errs.Field("max_delta_series", errors.New("must be positive"))
 	}
@@ -124,6 +133,7 @@ type metrics struct {
 	// streams of sources forgotten
 	sourcesEvicted prometheus.Counter
 	stateFull      prometheus.Counter
+	overflow       *prometheus.CounterVec // samples, by setting
 	flushes        *prometheus.CounterVec // by signal, outcome
 	merges         *prometheus.CounterVec
 	dropped        *prometheus.CounterVec // parts by reason
@@ -151,6 +161,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		again:          counter("records_sent_again_total", "Records of numbered streams that were acknowledged before and not stored again.").WithLabelValues(),
 		sourcesEvicted: counter("sources_evicted_total", "Numbered streams forgotten because of storage.max_sources.").WithLabelValues(),
 		stateFull:      counter("state_refused_total", "Keyed state refused because of storage.max_state.").WithLabelValues(),
+		overflow:       counter("series_refused_samples_total", "Samples of series refused because of a limit of active series; the series "+overflowMetric+" of the tenant names the metrics.", "setting"),
 		flushes:        counter("flushes_total", "Flushes of memory into parts.", "signal", "outcome"),
 		merges:         counter("merges_total", "Merges and rewrites of parts.", "signal", "outcome"),
 		dropped:        counter("parts_dropped_total", "Parts dropped.", "signal", "reason"),

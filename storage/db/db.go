@@ -7,7 +7,7 @@
 // Merges, deletes and retention replace parts of one partition by further manifests. Recovery reads the
 // manifests and replays the log from the end of each chain.
 //
-// Locks, in the order in which they are taken: the turns on sources, DB.flushMu, DB.deltaMu, retryKeys.mu, DB.mu, the heads' own,
+// Locks, in the order in which they are taken: the turns on sources, DB.flushMu, DB.order, retryKeys.mu, DB.mu, the heads' own,
 // partHandle.mu.
 package db
 
@@ -51,8 +51,14 @@ type DB struct {
 
 	flushMu sync.Mutex // held while anything is flushed, merged, rewritten or dropped
 
-	deltaMu sync.Mutex // guards deltas, and makes appends of delta requests follow its order
-	deltas  *signalmetrics.Deltas
+	order     sync.Mutex // guards all below, and makes appends of requests with series follow it
+	deltas    *signalmetrics.Deltas
+	active    *signalmetrics.Active // it alone may be read without order
+	numbers   numbers
+	overflow  overflows
+	appending sync.WaitGroup // appends of requests with series that are not applied yet
+	// failed says that such an append failed: what was decided since the last that was applied is void.
+	failed atomic.Bool
 
 	mu        sync.Mutex // guards all below
 	heads     [4]*head   // by chain; none for chainMeta
@@ -65,6 +71,7 @@ type DB struct {
 	sources   *sources
 	state     values
 	masks     []mask
+	eras      []storage.Position // where the heads of metrics begin that the log may still speak of
 	rewritten map[uint64][]string
 	current   *version
 	chains    [4]chainState
@@ -103,11 +110,11 @@ type head struct {
 	retired  bool // flushed: only pins keep it; guarded by DB.mu
 }
 
-func newHead(s storage.Signal, from storage.Position, now time.Time) *head {
+func (d *DB) newHead(s storage.Signal, from storage.Position, now time.Time) *head {
 	h := &head{signal: s, from: from, born: now}
 	switch s {
 	case storage.Metrics:
-		h.metrics = signalmetrics.NewHead(from)
+		h.metrics = d.active.NewHead(from, now.UnixMilli())
 	case storage.Logs:
 		h.logs = logs.NewHead()
 	case storage.Traces:
@@ -151,7 +158,9 @@ func Open(ctx context.Context, cfg Config, deps Deps) (*DB, error) {
 		turns: newTurns(), sources: newSources(cfg.MaxSources), state: newValues(),
 		keys: newRetryKeys(cfg.RetryWindow.Std(), cfg.RetryKeys), kick: make(chan struct{}, 1),
 		deltas: signalmetrics.NewDeltas(cfg.MaxDeltaSeries), committed: signalmetrics.NewDeltas(cfg.MaxDeltaSeries),
-		moved: make(chan struct{}), dirs: make(map[telemetry.Tenant]*telemetry.Directory), rewritten: make(map[uint64][]string),
+		active:   signalmetrics.NewActive(signalmetrics.Limits{PerTenant: cfg.MaxSeries, PerMetric: cfg.MaxSeriesPerMetric}),
+		overflow: overflows{counts: make(map[overflowKey]float64)},
+		moved:    make(chan struct{}), dirs: make(map[telemetry.Tenant]*telemetry.Directory), rewritten: make(map[uint64][]string),
 		changes: make(map[partition]uint64), views: make(map[*view]struct{}),
 	}
 	if cfg.CacheBytes > 0 {

@@ -12,20 +12,28 @@ import (
 
 // The formats alone, for golden files, fuzz targets and benchmarks.
 var (
-	EncodeRequest = encodeRequest
-	EncodeMask    = encodeMask
-	ErrRecord     = errRecord
-	ErrManifest   = errManifest
-	ErrState      = errState
-	MaxRecordRaw  = maxRecordRaw
+	EncodeMask   = encodeMask
+	ErrRecord    = errRecord
+	ErrManifest  = errManifest
+	ErrState     = errState
+	MaxRecordRaw = maxRecordRaw
 )
+
+// EncodeRequest writes a request that tells its series by their labels.
+func EncodeRequest(req *storage.Request) []byte { return encodeRequest(req, nil, nil) }
+
+// EncodeNumbered writes a request that tells its series by numbers, as the first of an era.
+func EncodeNumbered(req *storage.Request) []byte {
+	a := signalmetrics.NewActive(signalmetrics.Limits{PerTenant: 1 << 20, PerMetric: 1 << 20})
+	return encodeRequest(req, a.Recall(req.Batches), &numbers{era: 1})
+}
 
 // EncodeSetting writes a record of keyed state.
 func EncodeSetting(key string, value []byte) []byte { return encodeSetting(setting{key, value}) }
 
 // DecodeSetting returns the keyed state of a record.
 func DecodeSetting(b []byte) (key string, value []byte, err error) {
-	r, err := decodeRecord(b)
+	r, err := decodeRecord(b, &numbering{})
 	if err != nil || r.setting == nil {
 		return "", nil, err
 	}
@@ -34,7 +42,7 @@ func DecodeSetting(b []byte) (key string, value []byte, err error) {
 
 // DecodeMarks returns the sources of a record: tenant, stream, file, position.
 func DecodeMarks(b []byte) (marks []string, err error) {
-	r, err := decodeRecord(b)
+	r, err := decodeRecord(b, &numbering{})
 	for _, m := range r.marks {
 		marks = append(marks, fmt.Sprintf("%s %s %s %d", m.tenant, m.stream, m.file, m.to))
 	}
@@ -43,7 +51,7 @@ func DecodeMarks(b []byte) (marks []string, err error) {
 
 // DecodeRecord returns the request or the delete of a record.
 func DecodeRecord(b []byte) (*storage.Request, *storage.Mask, error) {
-	r, err := decodeRecord(b)
+	r, err := decodeRecord(b, &numbering{})
 	return r.req, r.mask, err
 }
 

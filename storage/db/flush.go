@@ -7,8 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"strconv"
+	"time"
 
 	"github.com/braidobs/braid/internal/telemetry"
 	"github.com/braidobs/braid/storage"
@@ -78,19 +78,10 @@ func (d *DB) flushDue(ctx context.Context) error {
 // flush writes the head of a signal into parts and commits them. It needs flushMu.
 func (d *DB) flush(ctx context.Context, s storage.Signal) error {
 	start := d.deps.Now()
-	d.mu.Lock()
-	h := d.frozen[s]
-	if h == nil { // otherwise an earlier flush of it failed
-		h = d.heads[s]
-		if h.from == d.applied {
-			d.mu.Unlock()
-			return nil
-		}
-		h.to = d.applied
-		d.frozen[s] = h
-		d.heads[s] = newHead(s, d.applied, start)
+	h := d.freeze(s, start)
+	if h == nil {
+		return nil
 	}
-	d.mu.Unlock()
 	parts, err := d.writeHead(ctx, h)
 	if err != nil {
 		d.m.flushes.WithLabelValues(s.String(), "failed").Inc()
@@ -113,6 +104,44 @@ func (d *DB) flush(ctx context.Context, s storage.Signal) error {
 	d.m.flushTime.WithLabelValues(s.String()).Observe(d.deps.Now().Sub(start).Seconds())
 	return nil
 }
+
+// freeze returns the head that is to be flushed, nil when there is nothing new. It needs flushMu.
+func (d *DB) freeze(s storage.Signal, now time.Time) *head {
+	if s == storage.Metrics {
+		// The next head begins an era: what the log holds from there on tells all labels that it speaks of.
+		d.order.Lock()
+		defer d.order.Unlock()
+		d.appending.Wait()
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if h := d.frozen[s]; h != nil { // an earlier flush of it failed
+		return h
+	}
+	if d.heads[s].from == d.applied {
+		return nil
+	}
+	d.turnHead(s, d.applied, now)
+	return d.frozen[s]
+}
+
+// turnHead makes the head of a signal the frozen one; the next begins at a position. It needs mu, and for metrics order
+// and that nothing is appending.
+func (d *DB) turnHead(s storage.Signal, at storage.Position, now time.Time) {
+	h := d.heads[s]
+	h.to = at
+	d.frozen[s] = h
+	d.heads[s] = d.newHead(s, at, now)
+	if s == storage.Metrics {
+		d.numbers.begin()
+		d.eras = append(d.eras, at)
+		old := h.metrics.Number()
+		d.active.Sweep(now.Add(-seriesIdle).UnixMilli(), func(n uint32) bool { return n >= old })
+	}
+}
+
+// seriesIdle is how long a series without samples stays known: longer than the longest usual interval of scrapes.
+const seriesIdle = 15 * time.Minute
 
 // commit creates the next manifest of a chain. When an earlier try created it without learning so, m becomes
 // that one: it commits the same records. It needs flushMu.
@@ -231,7 +260,7 @@ func (d *DB) writeHead(ctx context.Context, h *head) ([]partMeta, error) {
 			builders[k] = b
 		}
 	case storage.Metrics:
-		m, err := metricBuilders(ctx, h.metrics.Snapshot(), dayOf(h.born.UnixMilli(), millisPerDay))
+		m, err := d.metricBuilders(ctx, h.metrics.Snapshot(), dayOf(h.born.UnixMilli(), millisPerDay))
 		if err != nil {
 			return nil, err
 		}
@@ -252,37 +281,17 @@ func (d *DB) writeHead(ctx context.Context, h *head) ([]partMeta, error) {
 
 // metricBuilders makes the parts of a head. Metadata goes into all parts of its tenant, or into one of the given day
 // when the tenant has no other.
-func metricBuilders(ctx context.Context, snap *signalmetrics.Snapshot, today int64) (map[slot]*signalmetrics.Builder, error) {
+func (d *DB) metricBuilders(ctx context.Context, snap *signalmetrics.Snapshot, today int64) (map[slot]*signalmetrics.Builder, error) {
 	m := make(map[slot]*signalmetrics.Builder)
-	q := storage.SeriesQuery{Start: math.MinInt64, End: math.MaxInt64}
+	make := func() *signalmetrics.Builder { return signalmetrics.NewBuilder(ctx) }
 	for _, t := range snap.Tenants() {
 		src := snap.Tenant(t)
-		err := src.Select(ctx, &q, signalmetrics.Points|signalmetrics.Exemplars|signalmetrics.EvidenceOf, nil, func(data signalmetrics.Data) error {
-			days := make(map[int64]*signalmetrics.Data)
-			day := func(at int64) *signalmetrics.Data {
-				n := dayOf(at, millisPerDay)
-				x := days[n]
-				if x == nil {
-					x = &signalmetrics.Data{Labels: data.Labels, Evidence: data.Evidence}
-					days[n] = x
-				}
-				return x
-			}
-			for _, p := range data.Points {
-				x := day(p.T)
-				x.Points = append(x.Points, p)
-			}
-			for _, e := range data.Exemplars {
-				x := day(e.Ts)
-				x.Exemplars = append(x.Exemplars, e)
-			}
-			for n, x := range days {
-				builderOf(m, slot{t, n}, signalmetrics.NewBuilder).Add(*x)
-			}
-			return nil
-		})
+		days, err := src.Days(ctx)
 		if err != nil {
 			return nil, err
+		}
+		for day, data := range days {
+			builderOf(m, slot{t, day}, make).Add(data)
 		}
 		err = src.Metadata("", func(name string, md telemetry.Metadata) {
 			any := false
@@ -293,7 +302,7 @@ func metricBuilders(ctx context.Context, snap *signalmetrics.Snapshot, today int
 				}
 			}
 			if !any {
-				builderOf(m, slot{t, today}, signalmetrics.NewBuilder).AddMetadata(name, md)
+				builderOf(m, slot{t, today}, make).AddMetadata(name, md)
 			}
 		})
 		if err != nil {
@@ -315,16 +324,17 @@ func (d *DB) writePart(ctx context.Context, meta partMeta, b builder) (partMeta,
 	}
 	p := meta.partition()
 	meta.Name = fmt.Sprintf("parts/%s/%020d-%020d-%s.part", p.path(), meta.From, meta.To, hex.EncodeToString(unique[:]))
-	meta.Rows, meta.Raw, meta.Lo, meta.Hi = b.Rows()
 	err := d.deps.Blobs.Put(ctx, meta.Name, func(w io.Writer) error {
 		pw := part.NewWriter(w, d.enc, map[string]string{
-			"signal": meta.Signal.String(), "tenant": string(meta.Tenant), "rows": strconv.FormatInt(meta.Rows, 10),
+			"signal": meta.Signal.String(), "tenant": string(meta.Tenant),
 			"from": strconv.FormatUint(uint64(meta.From), 10), "to": strconv.FormatUint(uint64(meta.To), 10),
 			"mask": strconv.FormatUint(meta.Mask, 10),
 		})
 		if err := b.Write(pw); err != nil {
 			return err
 		}
+		meta.Rows, meta.Raw, meta.Lo, meta.Hi = b.Rows()
+		pw.Prop("rows", strconv.FormatInt(meta.Rows, 10))
 		if err := pw.Close(); err != nil {
 			return err
 		}
@@ -375,6 +385,11 @@ func (d *DB) trim() error {
 	for _, c := range chains() {
 		upTo = min(upTo, d.chains[c].to)
 	}
+	// What the chain of meta has not folded in yet may speak of series that were told before, in the same era.
+	for len(d.eras) > 1 && d.eras[1] <= d.chains[chainMeta].to {
+		d.eras = d.eras[1:]
+	}
+	upTo = min(upTo, d.eras[0])
 	stop := d.unswept || d.closing
 	d.mu.Unlock()
 	if stop || d.closed.Load() {

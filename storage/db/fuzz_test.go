@@ -34,6 +34,7 @@ func crc(b []byte) uint32 { return crc32.Checksum(b, crc32.MakeTable(crc32.Casta
 // there is as each of the signals: no panic, and nothing but corruption is wrong.
 func FuzzPart(f *testing.F) {
 	seed(f, goldenParts+"/*.part")
+	seed(f, currentParts+"/*.part")
 	f.Fuzz(func(t *testing.T, in []byte) {
 		for range 2 {
 			if p, err := openBytes(in); err == nil {
@@ -61,8 +62,9 @@ func FuzzPart(f *testing.F) {
 // is read again the same.
 func FuzzRecord(f *testing.F) {
 	seed(f, goldenDir+"/*.rec")
-	for _, name := range []string{"request", "delete", "sourced", "setting"} {
-		b, err := os.ReadFile(goldenDir + "/" + name + ".rec")
+	seed(f, currentDir+"/*.rec")
+	for _, name := range []string{goldenDir + "/request", goldenDir + "/delete", goldenDir + "/sourced", goldenDir + "/setting", currentDir + "/series"} {
+		b, err := os.ReadFile(name + ".rec")
 		require.NoError(f, err)
 		body, err := s2.Decode(nil, b[2:])
 		require.NoError(f, err)
@@ -70,7 +72,7 @@ func FuzzRecord(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, in []byte) {
 		var tries [][]byte
-		for kind := range byte(5) {
+		for kind := range byte(6) {
 			tries = append(tries, append([]byte{1, kind}, s2.Encode(nil, in)...))
 		}
 		if len(in) > 2 {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"io"
 	"io/fs"
 	"math"
 	"os"
@@ -33,8 +34,11 @@ var rewrite = flag.Bool("rewrite", false, "write the golden files of the current
 
 const (
 	goldenDir   = "testdata/v1"
-	currentDir  = "testdata/v2" // what the current version writes, where that differs
+	secondDir   = "testdata/v2" // what the second version wrote, where that differs
+	currentDir  = "testdata/v3" // what the current version writes, where that differs
 	goldenParts = "../part/testdata/v1"
+	// currentParts is what the current version writes, where that differs.
+	currentParts = "../part/testdata/v2"
 )
 
 func keep(t *testing.T, name string, b []byte) {
@@ -97,26 +101,29 @@ func goldenMask() *storage.Mask {
 
 func TestGoldenRecords(t *testing.T) {
 	if *rewrite {
+		keep(t, currentDir+"/series.rec", db.EncodeNumbered(goldenRequest()))
 		keep(t, goldenDir+"/request.rec", db.EncodeRequest(goldenRequest()))
 		keep(t, goldenDir+"/delete.rec", db.EncodeMask(goldenMask()))
 		keep(t, goldenDir+"/sourced.rec", db.EncodeRequest(&storage.Request{Key: storage.Key{1}, Batches: []telemetry.Batch{piece(3, 5), piece(50, 51)}}))
 		keep(t, goldenDir+"/setting.rec", db.EncodeSetting("key", []byte("value")))
 	}
-	b, err := os.ReadFile(goldenDir + "/request.rec")
+	for _, name := range []string{goldenDir + "/request.rec", currentDir + "/series.rec"} {
+		b, err := os.ReadFile(name)
+		require.NoError(t, err)
+		req, mask, err := db.DecodeRecord(b)
+		require.NoError(t, err)
+		require.Nil(t, mask)
+		want := goldenRequest()
+		require.Equal(t, want.Key, req.Key)
+		require.Equal(t, want.Rejected, req.Rejected)
+		require.Len(t, req.Batches, len(want.Batches))
+		for i := range want.Batches {
+			require.Equal(t, telemetry.AppendBatch(nil, &want.Batches[i]), telemetry.AppendBatch(nil, &req.Batches[i]))
+		}
+	}
+	b, err := os.ReadFile(goldenDir + "/delete.rec")
 	require.NoError(t, err)
 	req, mask, err := db.DecodeRecord(b)
-	require.NoError(t, err)
-	require.Nil(t, mask)
-	want := goldenRequest()
-	require.Equal(t, want.Key, req.Key)
-	require.Equal(t, want.Rejected, req.Rejected)
-	require.Len(t, req.Batches, len(want.Batches))
-	for i := range want.Batches {
-		require.Equal(t, telemetry.AppendBatch(nil, &want.Batches[i]), telemetry.AppendBatch(nil, &req.Batches[i]))
-	}
-	b, err = os.ReadFile(goldenDir + "/delete.rec")
-	require.NoError(t, err)
-	req, mask, err = db.DecodeRecord(b)
 	require.NoError(t, err)
 	require.Nil(t, req)
 	require.Equal(t, fmt.Sprintf("%+v", goldenMask()), fmt.Sprintf("%+v", mask))
@@ -201,7 +208,7 @@ func TestGoldenDirectory(t *testing.T) {
 	if *rewrite {
 		writeGoldenDirectory(t)
 	}
-	for _, dir := range []string{goldenDir, currentDir} {
+	for _, dir := range []string{goldenDir, secondDir, currentDir} {
 		t.Run(filepath.Base(dir), func(t *testing.T) { goOn(t, dir) })
 	}
 }
@@ -210,7 +217,7 @@ func goOn(t *testing.T, dir string) {
 	t.Helper()
 	m := newMachine(place(t, dir))
 	requireOpen(t, m)
-	if dir == currentDir {
+	if dir != goldenDir {
 		s := sender{rng: testRand(1), acked: 20, next: 5, ck: 5}
 		s.check(t, m.db)
 		for s.next < 50 {
@@ -243,7 +250,7 @@ func goOn(t *testing.T, dir string) {
 
 // goldenSnapshots are the snapshots by their version.
 func goldenSnapshots() []string {
-	return []string{goldenDir + "/snapshot.state", currentDir + "/snapshot.state"}
+	return []string{goldenDir + "/snapshot.state", secondDir + "/snapshot.state"}
 }
 
 // writeGoldenSnapshot writes a snapshot with all that the current version knows.
@@ -301,7 +308,9 @@ func writeGoldenParts(t *testing.T) {
 	walk(t, disk, "data/blobs/parts", func(name string) {
 		b, err := vfs.ReadFile(disk, name, 1<<30)
 		require.NoError(t, err)
-		keep(t, filepath.Join(goldenParts, strings.Split(name, "/")[3]+".part"), b)
+		if signal := strings.Split(name, "/")[3]; signal == storage.Metrics.String() {
+			keep(t, filepath.Join(currentParts, signal+".part"), b)
+		}
 	})
 }
 
@@ -349,27 +358,45 @@ func TestGoldenParts(t *testing.T) {
 		}
 		return nil
 	}))
-	mp := metrics.OpenPart(file(storage.Metrics), 1, math.MinInt64, math.MaxInt64)
-	sq := storage.SeriesQuery{Start: math.MinInt64, End: math.MaxInt64}
-	require.NoError(t, mp.Select(t.Context(), &sq, metrics.Points|metrics.Exemplars|metrics.EvidenceOf, nil, func(d metrics.Data) error {
-		s := telemetry.Series{Labels: d.Labels, Exemplars: d.Exemplars}
-		require.Len(t, d.Evidence, 1)
-		require.Equal(t, want.Resource, d.Evidence[0].Resource)
-		for _, p := range d.Points {
-			if p.H == nil && p.FH == nil {
-				s.Samples = append(s.Samples, telemetry.Sample{T: p.T, ST: p.ST, V: p.V})
-			} else {
+	slices.Reverse(want.Series) // by labels
+	for _, dir := range []string{goldenParts, currentParts} {
+		b, err := os.ReadFile(dir + "/metrics.part")
+		require.NoError(t, err)
+		p, err := openBytes(b)
+		require.NoError(t, err)
+		require.NoError(t, p.Verify())
+		mp := metrics.OpenPart(p, 1, math.MinInt64, math.MaxInt64)
+		got.Series = nil
+		sq := storage.SeriesQuery{Start: math.MinInt64, End: math.MaxInt64}
+		sel, err := mp.Select(t.Context(), &sq, metrics.Samples|metrics.Exemplars|metrics.EvidenceOf, nil)
+		require.NoError(t, err)
+		for i := range sel.Len() {
+			var buf metrics.Buffer
+			d, err := sel.Read(i, &buf)
+			require.NoError(t, err)
+			s := telemetry.Series{Labels: d.Labels, Exemplars: d.Exemplars}
+			require.Len(t, d.Evidence, 1)
+			require.Equal(t, want.Resource, d.Evidence[0].Resource)
+			for k, at := range d.T {
+				p := telemetry.Sample{T: at, V: d.V[k]}
+				if d.ST != nil {
+					p.ST = d.ST[k]
+				}
+				s.Samples = append(s.Samples, p)
+			}
+			for _, p := range d.Histograms {
 				s.Histograms = append(s.Histograms, telemetry.HistogramSample{T: p.T, ST: p.ST, H: p.H, FH: p.FH})
 			}
+			got.Series = append(got.Series, s)
 		}
-		got.Series = append(got.Series, s)
-		return nil
-	}))
-	slices.Reverse(want.Series) // by labels
-	require.NoError(t, mp.Metadata("", func(name string, m telemetry.Metadata) {
-		require.Equal(t, "requests_total", name)
-		got.Series[1].Metadata = &m
-	}))
+		require.NoError(t, mp.Metadata("", func(name string, m telemetry.Metadata) {
+			require.Equal(t, "requests_total", name)
+			got.Series[1].Metadata = &m
+		}))
+		for i := range want.Series {
+			require.Equal(t, telemetry.AppendSeries(nil, &want.Series[i]), telemetry.AppendSeries(nil, &got.Series[i]), dir)
+		}
+	}
 	require.Len(t, got.Spans, len(want.Spans))
 	require.Len(t, got.Logs, len(want.Logs))
 	for i := range want.Spans { // equal scopes are one in a batch
@@ -408,6 +435,25 @@ func scanEverything(t *testing.T, p *part.Part) {
 	corrupt(err)
 	mp := metrics.OpenPart(p, 1, math.MinInt64, math.MaxInt64)
 	sq := storage.SeriesQuery{Start: math.MinInt64, End: math.MaxInt64}
-	corrupt(mp.Select(ctx, &sq, metrics.Points|metrics.Exemplars|metrics.EvidenceOf, nil, func(metrics.Data) error { return nil }))
+	some := []*labels.Matcher{labels.MustNewMatcher(labels.MatchRegexp, "code", "2.+"), labels.MustNewMatcher(labels.MatchNotEqual, "x", "y")}
+	masks2 := []metrics.Mask{{Position: 5, Start: 0, End: math.MaxInt64, Matchers: some}}
+	for _, q := range []storage.SeriesQuery{sq, {Start: 5, End: math.MaxInt64, Matchers: some}} {
+		sel, err := mp.Select(ctx, &q, metrics.Samples|metrics.Exemplars|metrics.EvidenceOf, masks2)
+		corrupt(err)
+		if err == nil {
+			m := metrics.Merge([]metrics.Selection{sel}, func(_ int, err error) error { return err })
+			corrupt(m.Each(ctx, func(*metrics.Data) error { return nil }))
+		}
+		corrupt(mp.LabelNames(ctx, &q, func(string) {}))
+		corrupt(mp.LabelValues(ctx, "code", &q, func(string) {}))
+	}
+	b := metrics.NewBuilder(ctx)
+	if err := b.AddPart(mp, masks2); err != nil {
+		corrupt(err)
+	} else {
+		enc, err := part.NewEncoder()
+		require.NoError(t, err)
+		corrupt(b.Write(part.NewWriter(io.Discard, enc, map[string]string{})))
+	}
 	corrupt(mp.Metadata("", func(string, telemetry.Metadata) {}))
 }

@@ -17,6 +17,9 @@ import (
 // mergeFrom is how many neighbouring small parts are worth a merge.
 const mergeFrom = 4
 
+// metricsMergeBytes is how much the samples of a part of metrics may take, unpacked.
+const metricsMergeBytes = 8 << 30
+
 // rewrite writes the records of some parts of one partition, neighbours in the order of arrival, into one part
 // without what deletes cover, and commits that. The parts are read into memory: storage.merge_bytes bounds them.
 // It needs flushMu.
@@ -63,13 +66,13 @@ func (d *DB) rewrite(ctx context.Context, p partition, why string, in []*partHan
 
 // read collects the records of parts. One that is corrupt is set aside, and the rewrite is off.
 func (d *DB) read(ctx context.Context, s storage.Signal, in []*partHandle, masks [][]mask) (builder, error) {
-	mb, lb, tb := signalmetrics.NewBuilder(), logs.NewBuilder(), traces.NewBuilder()
+	mb, lb, tb := signalmetrics.NewBuilder(ctx), logs.NewBuilder(), traces.NewBuilder()
 	for i, h := range in {
 		err := h.open(ctx, d)
 		if err == nil {
 			switch s {
 			case storage.Metrics:
-				err = mb.AddPart(ctx, h.metrics, metricMasks(masks[i]))
+				err = mb.AddPart(h.metrics, metricMasks(masks[i]))
 			case storage.Logs:
 				err = lb.AddPart(ctx, h.logs, logMasks(masks[i]))
 			case storage.Traces:
@@ -129,7 +132,11 @@ func (d *DB) mergeSmall(ctx context.Context) error {
 	defer v.release(ctx, d)
 	var errs []error
 	for p, hs := range v.parts {
-		for _, run := range mergeable(hs, int64(d.cfg.MergeBytes)) {
+		limit := int64(d.cfg.MergeBytes)
+		if p.signal == storage.Metrics { // their merge streams: memory is no limit
+			limit = metricsMergeBytes
+		}
+		for _, run := range mergeable(hs, limit) {
 			if err := ctx.Err(); err != nil {
 				return err
 			}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/braidobs/braid/internal/telemetry"
 	"github.com/braidobs/braid/storage"
+	signalmetrics "github.com/braidobs/braid/storage/metrics"
 )
 
 // A log record is a version byte, a byte that says what it is, and its body, S2-compressed. See
@@ -19,6 +20,7 @@ const (
 	recordMask    = 2
 	recordSourced = 3 // a request with sources
 	recordSetting = 4
+	recordSeries  = 5 // a request with series, which are told by numbers
 
 	// maxRecordRaw bounds the unpacked size of a record.
 	maxRecordRaw = 256 << 20
@@ -36,10 +38,16 @@ type record struct {
 
 func appendHeader(kind byte) []byte { return []byte{recordVersion, kind} }
 
-func encodeRequest(req *storage.Request) []byte {
-	var body []byte
+// encodeRequest writes a request. Without numbers it tells its series by their labels.
+func encodeRequest(req *storage.Request, entries []*signalmetrics.Entry, n *numbers) []byte {
+	body := make([]byte, 0, 512+12*len(entries))
 	kind := byte(recordRequest)
-	if marks := marksOf(req); len(marks) > 0 {
+	marks := marksOf(req)
+	switch {
+	case n != nil:
+		kind = recordSeries
+		body = appendMarks(body, marks)
+	case len(marks) > 0:
 		kind = recordSourced
 		body = appendMarks(body, marks)
 	}
@@ -47,9 +55,18 @@ func encodeRequest(req *storage.Request) []byte {
 	body = appendRejected(body, &req.Rejected)
 	body = telemetry.AppendUvarint(body, uint64(len(req.Batches)))
 	for i := range req.Batches {
-		body = telemetry.AppendBatch(body, &req.Batches[i])
+		b := req.Batches[i]
+		if n != nil {
+			b.Series = nil
+		}
+		body = telemetry.AppendBatch(body, &b)
 	}
-	return append(appendHeader(kind), s2.Encode(nil, body)...)
+	if n != nil {
+		body = n.append(body, req.Batches, entries)
+	}
+	out := make([]byte, 2+s2.MaxEncodedLen(len(body)))
+	copy(out, appendHeader(kind))
+	return out[:2+len(s2.Encode(out[2:], body))]
 }
 
 func appendMarks(dst []byte, marks []sourceMark) []byte {
@@ -98,6 +115,9 @@ func readRejected(d *telemetry.Decoder) storage.Rejected {
 	return r
 }
 
+// tellsSeries says whether a record may tell the labels of series that later ones speak of.
+func tellsSeries(rec []byte) bool { return len(rec) > 1 && rec[1] == recordSeries }
+
 func encodeMask(m *storage.Mask) []byte {
 	return append(appendHeader(recordMask), s2.Encode(nil, appendMask(nil, m))...)
 }
@@ -144,14 +164,15 @@ func readMask(d *telemetry.Decoder) *storage.Mask {
 	return m
 }
 
-// decodeRecord reads a record; what it returns shares no memory with rec.
-func decodeRecord(rec []byte) (record, error) {
+// decodeRecord reads a record; what it returns shares no memory with rec. Records with numbered series must be read in
+// the order of the log with the same numbering.
+func decodeRecord(rec []byte, n *numbering) (record, error) {
 	if len(rec) < 2 || rec[0] != recordVersion {
 		return record{}, fmt.Errorf("%w: no version %d", errRecord, recordVersion)
 	}
-	n, err := s2.DecodedLen(rec[2:])
-	if err != nil || n > maxRecordRaw {
-		return record{}, fmt.Errorf("%w: %d bytes unpacked: %w", errRecord, n, err)
+	size, err := s2.DecodedLen(rec[2:])
+	if err != nil || size > maxRecordRaw {
+		return record{}, fmt.Errorf("%w: %d bytes unpacked: %w", errRecord, size, err)
 	}
 	body, err := s2.Decode(nil, rec[2:])
 	if err != nil {
@@ -160,8 +181,8 @@ func decodeRecord(rec []byte) (record, error) {
 	d := telemetry.NewDecoderBytes(body)
 	var r record
 	switch rec[1] {
-	case recordRequest, recordSourced:
-		if rec[1] == recordSourced {
+	case recordRequest, recordSourced, recordSeries:
+		if rec[1] != recordRequest {
 			r.marks = readMarks(d)
 		}
 		r.req = &storage.Request{}
@@ -172,6 +193,9 @@ func decodeRecord(rec []byte) (record, error) {
 				break
 			}
 			r.req.Batches = append(r.req.Batches, d.Batch())
+		}
+		if rec[1] == recordSeries && d.Err() == nil {
+			n.read(d, r.req.Batches)
 		}
 	case recordMask:
 		r.mask = readMask(d)

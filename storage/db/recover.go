@@ -15,6 +15,7 @@ import (
 	"github.com/braidobs/braid/internal/telemetry"
 	"github.com/braidobs/braid/storage"
 	"github.com/braidobs/braid/storage/blob"
+	signalmetrics "github.com/braidobs/braid/storage/metrics"
 	"github.com/braidobs/braid/storage/wal"
 )
 
@@ -56,8 +57,9 @@ func (d *DB) recover(ctx context.Context) error {
 	}
 	d.applied = least
 	for _, s := range signals() {
-		d.heads[s] = newHead(s, d.chains[s].to, now)
+		d.heads[s] = d.newHead(s, d.chains[s].to, now)
 	}
+	d.eras = []storage.Position{storage.Position(d.wal.Base())}
 	if err := d.replay(ctx, now); err != nil {
 		return err
 	}
@@ -341,16 +343,18 @@ func (d *DB) rebuildDirectory(ctx context.Context) error {
 func (d *DB) replay(ctx context.Context, now time.Time) error {
 	start := d.deps.Now()
 	records := 0
+	var n numbering
 	holes, err := d.wal.Replay(ctx, d.wal.Base(), func(p wal.Position, at time.Time, b []byte) error {
 		pos := storage.Position(p)
 		needed := false
 		for _, c := range chains() {
 			needed = needed || pos >= d.chains[c].to
 		}
-		if !needed && now.Sub(at) > d.cfg.RetryWindow.Std() {
+		if !needed && now.Sub(at) > d.cfg.RetryWindow.Std() && !tellsSeries(b) {
 			return nil
 		}
-		rec, err := decodeRecord(b)
+		n.lenient = !needed
+		rec, err := decodeRecord(b, &n)
 		if err != nil {
 			d.hole(fmt.Sprintf("record %d of the write-ahead log: %v; it was written by a newer version or is damaged", pos, err))
 			return nil
@@ -361,6 +365,7 @@ func (d *DB) replay(ctx context.Context, now time.Time) error {
 	if err != nil {
 		return fmt.Errorf("replay the write-ahead log: %w", err)
 	}
+	d.numbers = numbers{era: n.era + 1}
 	for _, h := range holes {
 		// A disk that cannot be read now may be readable later: going on would commit over what it holds.
 		if errno, ok := errors.AsType[syscall.Errno](h.Err); ok {
@@ -410,7 +415,11 @@ func (d *DB) replayRecord(ctx context.Context, pos storage.Position, at, now tim
 	}
 	d.keys.restore(rec.req.Key, pos+1, rec.req.Rejected, at, now)
 	d.mu.Lock()
-	d.applyTo(pos, rec.req, rec.marks, func(c chain) bool { return pos >= d.chains[c].to })
+	var entries []*signalmetrics.Entry
+	if pos >= d.chains[chainMetrics].to {
+		entries = d.active.Recall(rec.req.Batches)
+	}
+	d.applyTo(pos, rec.req, entries, rec.marks, func(c chain) bool { return pos >= d.chains[c].to })
 	d.applied = max(d.applied, pos+1)
 	var large []storage.Signal
 	for _, s := range signals() {

@@ -33,18 +33,19 @@ func (d *DB) Snapshot(ctx context.Context, to blob.Store) error {
 		return errors.New("snapshot: data is missing from this store, see the log: restore it first")
 	}
 	// One position for all: a chain that ends before another would be a hole.
+	d.order.Lock()
+	d.appending.Wait()
 	d.mu.Lock()
 	at, now := d.applied, d.deps.Now()
 	for _, s := range signals() {
-		if h := d.heads[s]; d.frozen[s] == nil && h.from < at {
-			h.to = at
-			d.frozen[s] = h
-			d.heads[s] = newHead(s, at, now)
+		if d.frozen[s] == nil && d.heads[s].from < at {
+			d.turnHead(s, at, now)
 		}
 	}
 	meta := d.chains[chainMeta]
 	state := d.appendState(nil)
 	d.mu.Unlock()
+	d.order.Unlock()
 	for _, s := range signals() {
 		d.mu.Lock()
 		frozen := d.frozen[s] != nil

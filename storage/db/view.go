@@ -1,7 +1,6 @@
 package db
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,12 +8,8 @@ import (
 	"maps"
 	"slices"
 	"sync"
-	"sync/atomic"
 
-	"github.com/prometheus/prometheus/model/exemplar"
 	"github.com/prometheus/prometheus/model/labels"
-	promstorage "github.com/prometheus/prometheus/storage"
-	"github.com/prometheus/prometheus/util/annotations"
 
 	"github.com/braidobs/braid/internal/telemetry"
 	"github.com/braidobs/braid/storage"
@@ -38,12 +33,9 @@ type view struct {
 	ctx     context.Context //nolint:containedctx // ends when the view is closed or expires
 	cancel  context.CancelCauseFunc
 
-	series  atomic.Int64 // the three of ReadStats
-	samples atomic.Int64
-	bytes   atomic.Int64
-
-	mu       sync.Mutex // guards warnings
+	mu       sync.Mutex // guards all below
 	warnings []string
+	merged   []*signalmetrics.Merged // what was read of metrics
 }
 
 // View implements storage.Reader.
@@ -155,8 +147,14 @@ func (v *view) Warnings() []string {
 }
 
 // ReadStats implements storage.View.
-func (v *view) ReadStats() storage.ReadStats {
-	return storage.ReadStats{Series: v.series.Load(), Samples: v.samples.Load(), Bytes: v.bytes.Load()}
+func (v *view) ReadStats() (sum storage.ReadStats) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for _, m := range v.merged {
+		c := m.Cost()
+		sum.Series, sum.Samples, sum.Bytes = sum.Series+c.Series, sum.Samples+c.Samples, sum.Bytes+c.Bytes
+	}
+	return sum
 }
 
 func (v *view) warn(s string) {
@@ -380,167 +378,6 @@ func (v *view) Spans(ctx context.Context, q storage.SpanQuery) iter.Seq2[*storag
 		}
 		read.all(func(i int, emit func(*storage.SpanBlock) error) error { return srcs[i].Scan(ctx, &q, masks, emit) })
 	}
-}
-
-// merge reads the matching series of all sources.
-func (v *view) merge(ctx context.Context, q *storage.SeriesQuery, what signalmetrics.What) ([]signalmetrics.Series, error) {
-	ctx, end := v.begin(ctx)
-	defer end()
-	hs, err := v.handles(ctx, storage.Metrics, q.Tenant, q.Start, q.End)
-	if err != nil {
-		return nil, explain(ctx, err)
-	}
-	masks := metricMasks(v.masksOf(storage.Metrics, q.Tenant))
-	m := signalmetrics.NewMerger()
-	for _, h := range hs {
-		if err := h.metrics.Select(ctx, q, what, masks, m.Add); err != nil {
-			if err = v.failed(h, err); err != nil {
-				return nil, explain(ctx, err)
-			}
-		}
-	}
-	for _, s := range v.metrics {
-		if err := s.Tenant(q.Tenant).Select(ctx, q, what, masks, m.Add); err != nil {
-			return nil, explain(ctx, err)
-		}
-	}
-	return m.Sorted(), nil
-}
-
-// Series implements storage.SeriesReader.
-func (v *view) Series(ctx context.Context, q storage.SeriesQuery) promstorage.SeriesSet {
-	series, err := v.merge(ctx, &q, signalmetrics.Points)
-	if err != nil {
-		return promstorage.ErrSeriesSet(err)
-	}
-	series = slices.DeleteFunc(series, func(s signalmetrics.Series) bool { return len(s.Points) == 0 })
-	v.count(series)
-	var notes annotations.Annotations
-	for _, w := range v.Warnings() {
-		notes.Add(errors.New(w))
-	}
-	return signalmetrics.Set(series, notes)
-}
-
-// count notes what was read.
-func (v *view) count(series []signalmetrics.Series) {
-	v.series.Add(int64(len(series)))
-	for i := range series {
-		v.samples.Add(int64(len(series[i].Points)))
-	}
-}
-
-// Columns implements storage.SeriesReader.
-func (v *view) Columns(ctx context.Context, q storage.SeriesQuery, f func(*storage.SeriesBlock) error) error {
-	series, err := v.merge(ctx, &q, signalmetrics.Points)
-	if err != nil {
-		return err
-	}
-	v.count(series)
-	for i := range series {
-		b := storage.SeriesBlock{Labels: series[i].Data.Labels}
-		for _, p := range series[i].Points {
-			if p.H != nil || p.FH != nil {
-				b.Histograms = true
-				continue
-			}
-			b.Times = append(b.Times, p.T)
-			b.Values = append(b.Values, p.V)
-		}
-		if len(b.Times) > 0 || b.Histograms {
-			if err := f(&b); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-// LabelSets implements storage.SeriesReader.
-func (v *view) LabelSets(ctx context.Context, q storage.SeriesQuery) ([]telemetry.LabelSet, error) {
-	series, err := v.merge(ctx, &q, 0)
-	if err != nil {
-		return nil, err
-	}
-	if q.Limit > 0 && len(series) > q.Limit {
-		series = series[:q.Limit]
-	}
-	out := make([]telemetry.LabelSet, len(series))
-	for i := range series {
-		out[i] = series[i].Data.Labels
-	}
-	return out, nil
-}
-
-// LabelNames implements storage.SeriesReader.
-func (v *view) LabelNames(ctx context.Context, q storage.SeriesQuery) ([]string, error) {
-	return v.distinct(ctx, q, func(s telemetry.LabelSet, add func(string)) {
-		s.Range(func(name, _ string) { add(name) })
-	})
-}
-
-// LabelValues implements storage.SeriesReader.
-func (v *view) LabelValues(ctx context.Context, name string, q storage.SeriesQuery) ([]string, error) {
-	return v.distinct(ctx, q, func(s telemetry.LabelSet, add func(string)) {
-		if value := s.Get(name); value != "" {
-			add(value)
-		}
-	})
-}
-
-func (v *view) distinct(ctx context.Context, q storage.SeriesQuery, of func(telemetry.LabelSet, func(string))) ([]string, error) {
-	limit := q.Limit
-	q.Limit = 0
-	sets, err := v.LabelSets(ctx, q)
-	if err != nil {
-		return nil, err
-	}
-	seen := make(map[string]bool)
-	for _, s := range sets {
-		of(s, func(x string) { seen[x] = true })
-	}
-	out := slices.Sorted(maps.Keys(seen))
-	if limit > 0 && len(out) > limit {
-		out = out[:limit]
-	}
-	return out, nil
-}
-
-// Exemplars implements storage.SeriesReader.
-func (v *view) Exemplars(ctx context.Context, q storage.SeriesQuery) ([]exemplar.QueryResult, error) {
-	series, err := v.merge(ctx, &q, signalmetrics.Exemplars)
-	if err != nil {
-		return nil, err
-	}
-	var out []exemplar.QueryResult
-	for i := range series {
-		es := series[i].Exemplars
-		if len(es) == 0 {
-			continue
-		}
-		slices.SortStableFunc(es, func(a, b exemplar.Exemplar) int { return cmp.Compare(a.Ts, b.Ts) })
-		out = append(out, exemplar.QueryResult{SeriesLabels: series[i].Labels(), Exemplars: es})
-	}
-	return out, nil
-}
-
-// SeriesResources implements storage.EntityReader.
-func (v *view) SeriesResources(ctx context.Context, q storage.SeriesQuery) (map[telemetry.LabelSet][]telemetry.ResourceID, error) {
-	series, err := v.merge(ctx, &q, signalmetrics.EvidenceOf)
-	if err != nil {
-		return nil, err
-	}
-	out := make(map[telemetry.LabelSet][]telemetry.ResourceID, len(series))
-	for i := range series {
-		var ids []telemetry.ResourceID
-		for _, e := range series[i].Evidence {
-			if !slices.Contains(ids, e.Resource.ID) {
-				ids = append(ids, e.Resource.ID)
-			}
-		}
-		out[series[i].Data.Labels] = ids
-	}
-	return out, nil
 }
 
 // Metadata implements storage.SeriesReader.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/braidobs/braid/internal/telemetry"
 	"github.com/braidobs/braid/storage"
+	signalmetrics "github.com/braidobs/braid/storage/metrics"
 	"github.com/braidobs/braid/storage/wal"
 )
 
@@ -77,7 +78,7 @@ func sizes(req *storage.Request) (sizes [4]int64) {
 			sizes[chainLogs] += int64(b.Logs[j].Size())
 		}
 		for j := range b.Series {
-			sizes[chainMetrics] += int64(b.Series[j].Size())
+			sizes[chainMetrics] += signalmetrics.SizeInMemory(&b.Series[j])
 		}
 	}
 	return sizes
@@ -120,33 +121,29 @@ func (d *DB) write(req *storage.Request) (storage.Position, storage.Rejected, er
 	if err := d.admit(&need); err != nil {
 		return 0, storage.Rejected{}, err
 	}
-	delta := false
-	for i := range req.Batches {
-		for j := range req.Batches[i].Series {
-			delta = delta || req.Batches[i].Series[j].Delta
-		}
-	}
 	out := make(chan error, 1)
 	var pos storage.Position
+	var entries []*signalmetrics.Entry
+	series := need[chainMetrics] > 0
 	done := func(p wal.Position, err error) {
 		if err == nil {
 			pos = storage.Position(p)
-			d.apply(pos, req)
-		} else if delta && !errors.Is(err, wal.ErrClosed) {
-			d.rollback()
+			d.apply(pos, req, entries)
+		} else if series {
+			d.failed.Store(true)
 		}
 		for _, s := range signals() {
 			d.inflight[s].Add(-need[s])
 		}
+		if series {
+			d.appending.Done()
+		}
 		out <- err
 	}
-	if delta {
-		d.deltaMu.Lock()
-		req.Rejected.Add(d.deltas.Convert(req.Batches))
-		d.wal.Append(encodeRequest(req), done)
-		d.deltaMu.Unlock()
+	if series {
+		d.appendSeries(req, &entries, done)
 	} else {
-		d.wal.Append(encodeRequest(req), done)
+		d.wal.Append(encodeRequest(req, nil, nil), done)
 	}
 	// From here on the record may become durable whatever happens to ctx: the answer waits for that.
 	if err := <-out; err != nil {
@@ -157,14 +154,31 @@ func (d *DB) write(req *storage.Request) (storage.Position, storage.Rejected, er
 	return pos + 1, req.Rejected, nil
 }
 
-// rollback takes the delta state back to what the log holds. The log lets no append through that was made
-// before it has run.
-func (d *DB) rollback() {
-	d.deltaMu.Lock()
-	defer d.deltaMu.Unlock()
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.deltas = d.committed.Clone()
+// appendSeries decides what becomes of the series of a request, in the order of the log, and appends it. The entries
+// are there before done is called.
+func (d *DB) appendSeries(req *storage.Request, entries *[]*signalmetrics.Entry, done func(wal.Position, error)) {
+	d.order.Lock()
+	defer d.order.Unlock()
+	if d.failed.Swap(false) {
+		// The log lets no append through that was made before its failure was told: what was decided for those that
+		// it refused never was.
+		d.numbers.begin()
+		d.mu.Lock()
+		d.deltas = d.committed.Clone()
+		d.mu.Unlock()
+	}
+	req.Rejected.Add(d.deltas.Convert(req.Batches))
+	n := 0
+	for i := range req.Batches {
+		n += len(req.Batches[i].Series)
+	}
+	es, over := d.active.Resolve(req.Batches, make([]*signalmetrics.Entry, 0, n))
+	if len(over) > 0 {
+		es = d.refuseSeries(req, es, over)
+	}
+	*entries = es
+	d.appending.Add(1)
+	d.wal.Append(encodeRequest(req, es, &d.numbers), done)
 }
 
 // refuse turns an error of the log into one of the contract.
@@ -209,10 +223,10 @@ func (d *DB) count(req *storage.Request) {
 }
 
 // apply makes a durable request visible. It is called in the order of positions, by one goroutine.
-func (d *DB) apply(pos storage.Position, req *storage.Request) {
+func (d *DB) apply(pos storage.Position, req *storage.Request, entries []*signalmetrics.Entry) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.applyTo(pos, req, marksOf(req), func(chain) bool { return true })
+	d.applyTo(pos, req, entries, marksOf(req), func(chain) bool { return true })
 	d.advance(pos + 1)
 	for _, s := range signals() {
 		if n, _ := d.heads[s].size(); n >= int64(d.cfg.HeadBytes)/2 && d.frozen[s] == nil {
@@ -222,7 +236,7 @@ func (d *DB) apply(pos storage.Position, req *storage.Request) {
 }
 
 // applyTo applies a request to the chains that want it. It needs mu.
-func (d *DB) applyTo(pos storage.Position, req *storage.Request, marks []sourceMark, wants func(chain) bool) {
+func (d *DB) applyTo(pos storage.Position, req *storage.Request, entries []*signalmetrics.Entry, marks []sourceMark, wants func(chain) bool) {
 	meta := wants(chainMeta)
 	hasSeries := false
 	if meta {
@@ -251,7 +265,7 @@ func (d *DB) applyTo(pos storage.Position, req *storage.Request, marks []sourceM
 		}
 	}
 	if wants(chainMetrics) {
-		d.heads[chainMetrics].metrics.Append(req.Batches, observe)
+		d.heads[chainMetrics].metrics.Append(req.Batches, entries, observe)
 	} else {
 		observeLabels(req, observe)
 	}

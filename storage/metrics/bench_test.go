@@ -19,17 +19,20 @@ func BenchmarkHeadAppend(b *testing.B) {
 			Samples: make([]telemetry.Sample, 1),
 		})
 	}
-	h := metrics.NewHead(0)
+	a := metrics.NewActive(metrics.Limits{PerTenant: 1 << 20, PerMetric: 1 << 20})
+	h := a.NewHead(0, 0)
 	n := int64(0)
+	var entries []*metrics.Entry
 	b.ReportAllocs()
 	for b.Loop() {
 		if n++; n%1000 == 0 {
-			h = metrics.NewHead(0)
+			h = a.NewHead(0, 0)
 		}
 		for i := range batch.Series {
 			batch.Series[i].Samples[0] = telemetry.Sample{T: n * 15_000, V: float64(n)}
 		}
-		h.Append([]telemetry.Batch{batch}, func(telemetry.Tenant, *telemetry.Resource, int64, int64) {})
+		entries, _ = a.Resolve([]telemetry.Batch{batch}, entries[:0])
+		h.Append([]telemetry.Batch{batch}, entries, func(telemetry.Tenant, *telemetry.Resource, int64, int64) {})
 	}
 	b.ReportMetric(float64(b.N)*1000/b.Elapsed().Seconds(), "samples/s")
 }

@@ -1,5 +1,3 @@
-// Package metrics keeps series: in memory until they are flushed (Head), then in parts sorted by labels and
-// time (Builder, Part). Both answer through Source; Set merges what several sources hold of one series.
 package metrics
 
 import (
@@ -10,130 +8,61 @@ import (
 
 	"github.com/prometheus/prometheus/model/exemplar"
 	"github.com/prometheus/prometheus/model/histogram"
-	"github.com/prometheus/prometheus/model/labels"
 
 	"github.com/braidobs/braid/internal/telemetry"
 	"github.com/braidobs/braid/storage"
 )
 
-// metricName is the label that carries the name of a series.
-const metricName = "__name__"
-
-// Point is one sample: a float, or a native histogram when H or FH is set.
-type Point struct {
-	T, ST int64 // milliseconds
-	V     float64
-	H     *histogram.Histogram
-	FH    *histogram.FloatHistogram
-}
-
-// Data is what one source holds of one series inside the time asked for.
-type Data struct {
-	Labels    telemetry.LabelSet
-	Points    []Point // in the order of time, then arrival
-	Exemplars []exemplar.Exemplar
-	Evidence  []Evidence
-}
-
-// Evidence is a resource that vouches for a series during a time (milliseconds).
-type Evidence struct {
-	Resource    *telemetry.Resource
-	First, Last int64
-}
-
-// What says what a selection reads of each series.
-type What uint8
-
-// The parts of Data.
+// Float samples lie in chunks of chunkSamples, chunks and slots in slabs that hold no pointers: what is in memory costs
+// the garbage collector nothing.
 const (
-	Points What = 1 << iota
-	Exemplars
-	EvidenceOf
+	chunkSamples = 8
+	slabChunks   = 256
+	slabSlots    = 1024
+	chunkBytes   = 168
+	slotBytes    = 72
 )
 
-// Source is something that holds series: a snapshot of a head or a part.
-type Source interface {
-	// Bounds returns the smallest and largest time held.
-	Bounds() (lo, hi int64)
-	// Select calls f for each matching series with anything in the time range, in any order. The masks hide
-	// what they cover. What Data holds may be kept.
-	Select(ctx context.Context, q *storage.SeriesQuery, what What, masks []Mask, f func(Data) error) error
-	// Metadata calls f for each family.
-	Metadata(metric string, f func(metric string, m telemetry.Metadata)) error
+type chunk struct {
+	t    [chunkSamples]int64
+	v    [chunkSamples]float64
+	seq  [chunkSamples]uint32
+	next uint32 // + 1
 }
 
-// Mask is a delete as selections apply it: points of matching series in the time range are invisible.
-type Mask struct {
-	Position   storage.Position // what came before it is covered
-	Start, End int64
-	Matchers   []*labels.Matcher
+// slot is the samples of one series.
+type slot struct {
+	first, last uint32 // chunks, + 1
+	n           uint32 // float samples
+	born        uint32 // seq of the request that created it
+	lo, hi      int64  // of all samples and exemplars
+	top         int64  // the time of the last float sample
+	topST       int64  // its start time
+	extra       uint32 // + 1
+	resource    uint32 // + 1: who vouches for all of it, unless extra tells more
+	messy       bool   // not in the order of time, or twice at one time
 }
 
-// NewMask turns a delete into the form of selections.
-func NewMask(m *storage.Mask, at storage.Position) Mask {
-	return Mask{Position: at, Start: m.Start, End: m.End, Matchers: m.Matchers}
-}
-
-// covering returns the masks among masks that can hide points of the series.
-func covering(masks []Mask, s telemetry.LabelSet) []Mask {
-	var some []Mask
-	for _, m := range masks {
-		if storage.MatchLabels(s, m.Matchers) {
-			some = append(some, m)
-		}
-	}
-	return some
-}
-
-func hidden(masks []Mask, t int64, pos storage.Position) bool {
-	for i := range masks {
-		if pos < masks[i].Position && t >= masks[i].Start && t <= masks[i].End {
-			return true
-		}
-	}
-	return false
-}
-
-// Head is the series of all tenants that are not in parts yet. It is safe for concurrent use; a Snapshot of it
-// never changes. A head that starts after a mask is never covered by it, so masks are told apart by the
-// position from which the head counts.
-type Head struct {
-	from storage.Position
-
-	mu      sync.RWMutex // guards all below
-	tenants map[telemetry.Tenant]*tenantHead
-	seq     uint32 // requests applied
-	bytes   int64
-	records int64
-}
-
-type tenantHead struct {
-	series map[telemetry.LabelSet]*memSeries
-	names  map[string][]*memSeries // by metric name
-	meta   map[string][]metaEntry  // by family, each that was told in turn
-}
-
-type metaEntry struct {
-	telemetry.Metadata
-	seq uint32
-}
-
-type memSeries struct {
-	labels     telemetry.LabelSet
-	born       uint32 // seq of the request that created it
-	points     []memPoint
+// extra is what few series have.
+type extra struct {
+	starts     []startRun
+	histograms []memHistogram
 	exemplars  []memExemplar
 	evidence   []memEvidence
-	histograms []telemetry.HistogramSample // memPoint.hist counts from one
-	own        *telemetry.Resource         // what the labels tell, once told
-	told       bool
 }
 
-type memPoint struct {
+// startRun is the start time of the float samples from one on.
+type startRun struct {
+	from uint32
+	st   int64
+}
+
+type memHistogram struct {
 	t, st int64
-	v     float64
+	h     *histogram.Histogram
+	fh    *histogram.FloatHistogram
+	after uint32 // float samples that came before it
 	seq   uint32
-	hist  uint32
 }
 
 type memExemplar struct {
@@ -146,15 +75,58 @@ type memEvidence struct {
 	seq uint32
 }
 
-// NewHead returns an empty head for what comes at or after a position.
-func NewHead(from storage.Position) *Head {
-	return &Head{from: from, tenants: make(map[telemetry.Tenant]*tenantHead)}
+// Head is the samples of all tenants that are not in parts yet. It is safe for concurrent use; a Snapshot of it never
+// changes. A head that starts after a mask is never covered by it. One lock a request guards it, none a sample.
+type Head struct {
+	active *Active
+	number uint32
+	from   storage.Position
+	born   int64 // milliseconds
+
+	mu        sync.RWMutex // guards all below
+	tenants   map[telemetry.Tenant]*tenantHead
+	entries   []*Entry // by slot
+	slots     [][]slot
+	chunks    [][]chunk
+	nchunks   uint32
+	extras    []*extra
+	resources []*telemetry.Resource
+	resource  map[*telemetry.Resource]uint32
+	seq       uint32 // requests applied
+	bytes     int64
+	records   int64
 }
 
-// Append adds the series of a request's batches, all or nothing for those who take snapshots. Batches are not
-// kept, but what they point to is. For each series that has its identity in its labels it calls observe with the
-// resource made of them. It is for one caller at a time.
-func (h *Head) Append(batches []telemetry.Batch, observe func(t telemetry.Tenant, r *telemetry.Resource, lo, hi int64)) {
+type tenantHead struct {
+	slots []uint32
+	meta  map[string][]metaEntry // by family, each that was told in turn
+}
+
+type metaEntry struct {
+	telemetry.Metadata
+	seq uint32
+}
+
+// NewHead returns an empty head for what comes at or after a position; born is now, in milliseconds. It is for one
+// caller at a time.
+func (a *Active) NewHead(from storage.Position, born int64) *Head {
+	a.heads++
+	return &Head{
+		active: a, number: a.heads, from: from, born: born, tenants: make(map[telemetry.Tenant]*tenantHead),
+		resource: make(map[*telemetry.Resource]uint32),
+	}
+}
+
+// Number tells the head from others of the same Active.
+func (h *Head) Number() uint32 { return h.number }
+
+// Observe is told of the resource that vouches for series, and when.
+type Observe func(t telemetry.Tenant, r *telemetry.Resource, lo, hi int64)
+
+// Append adds the series of a request's batches, all or nothing for those who take snapshots; the entries are those
+// that Resolve gave. Histograms, exemplars and metadata are kept, everything else is copied. For series that have their
+// identity in their labels it calls observe with the resource made of them. It is for one caller at a time.
+func (h *Head) Append(batches []telemetry.Batch, entries []*Entry, observe Observe) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.seq++
@@ -165,96 +137,222 @@ func (h *Head) Append(batches []telemetry.Batch, observe func(t telemetry.Tenant
 		}
 		t := h.tenants[b.Tenant]
 		if t == nil {
-			t = &tenantHead{series: make(map[telemetry.LabelSet]*memSeries), names: make(map[string][]*memSeries), meta: make(map[string][]metaEntry)}
+			t = &tenantHead{meta: make(map[string][]metaEntry)}
 			h.tenants[b.Tenant] = t
 		}
+		var last *telemetry.Resource // neighbours often come from one place
+		lastLo, lastHi := int64(math.MaxInt64), int64(math.MinInt64)
 		for j := range b.Series {
-			if r, lo, hi := h.append(t, b.Resource, &b.Series[j]); r != nil && b.Resource == nil {
-				observe(b.Tenant, r, lo, hi)
+			e := entries[j]
+			if e == nil {
+				continue
 			}
+			lo, hi := h.append(t, b.Resource, e, &b.Series[j])
+			if b.Resource != nil || lo > hi {
+				continue
+			}
+			if e.own != last {
+				if last != nil {
+					observe(b.Tenant, last, lastLo, lastHi)
+				}
+				last, lastLo, lastHi = e.own, lo, hi
+			}
+			lastLo, lastHi = min(lastLo, lo), max(lastHi, hi)
 		}
+		if last != nil {
+			observe(b.Tenant, last, lastLo, lastHi)
+		}
+		entries = entries[len(b.Series):]
 	}
 }
 
-// append returns the resource that vouches for the series and the time range of what was added.
-func (h *Head) append(t *tenantHead, res *telemetry.Resource, s *telemetry.Series) (*telemetry.Resource, int64, int64) {
-	name := s.Labels.Get(metricName)
-	m := t.series[s.Labels]
-	if m == nil {
-		m = &memSeries{labels: telemetry.LabelSet(append([]byte(nil), s.Labels...)), born: h.seq}
-		t.series[m.labels] = m
-		t.names[name] = append(t.names[name], m)
-		h.bytes += int64(300 + len(m.labels))
+func (h *Head) slot(n uint32) *slot   { return &h.slots[n/slabSlots][n%slabSlots] }
+func (h *Head) chunk(n uint32) *chunk { return &h.chunks[n/slabChunks][n%slabChunks] }
+
+// slotOf returns the slot of a series, a new one when it has none.
+func (h *Head) slotOf(t *tenantHead, e *Entry) *slot {
+	if p := e.cur.Load(); uint32(p>>32) == h.number {
+		return h.slot(uint32(p))
 	}
-	if s.Metadata != nil {
-		family := FamilyName(name, s.Metadata.Type)
-		if old := t.meta[family]; len(old) == 0 || old[len(old)-1].Metadata != *s.Metadata {
-			t.meta[family] = append(old, metaEntry{Metadata: *s.Metadata, seq: h.seq})
-			h.bytes += int64(120 + len(family) + len(s.Metadata.Help))
-		}
+	n := uint32(len(h.entries))
+	if n%slabSlots == 0 {
+		h.slots = append(h.slots, make([]slot, slabSlots))
 	}
-	lo, hi := int64(math.MaxInt64), int64(math.MinInt64)
-	for _, p := range s.Samples {
-		m.points = append(m.points, memPoint{t: p.T, st: p.ST, v: p.V, seq: h.seq})
+	h.entries = append(h.entries, e)
+	t.slots = append(t.slots, n)
+	e.prev.Store(e.cur.Load())
+	e.cur.Store(place(h.number, n))
+	e.seen = h.born
+	h.bytes += slotBytes + 16
+	s := h.slot(n)
+	*s = slot{born: h.seq, lo: math.MaxInt64, hi: math.MinInt64, top: math.MinInt64}
+	return s
+}
+
+func (h *Head) extraOf(s *slot) *extra {
+	if s.extra == 0 {
+		h.extras = append(h.extras, &extra{})
+		s.extra = uint32(len(h.extras))
+		h.bytes += 104
+	}
+	return h.extras[s.extra-1]
+}
+
+// append returns the time range of the samples added.
+func (h *Head) append(t *tenantHead, res *telemetry.Resource, e *Entry, in *telemetry.Series) (lo, hi int64) {
+	if in.Metadata != nil {
+		h.describe(t, e, in.Metadata)
+	}
+	lo, hi = math.MaxInt64, math.MinInt64
+	if len(in.Samples)+len(in.Histograms)+len(in.Exemplars) == 0 {
+		return lo, hi
+	}
+	s := h.slotOf(t, e)
+	for i := range in.Samples {
+		p := &in.Samples[i]
 		lo, hi = min(lo, p.T), max(hi, p.T)
+		h.float(s, p)
 	}
-	for _, p := range s.Histograms {
-		m.histograms = append(m.histograms, p)
-		m.points = append(m.points, memPoint{t: p.T, st: p.ST, seq: h.seq, hist: uint32(len(m.histograms))})
+	for i := range in.Histograms {
+		p := &in.Histograms[i]
 		lo, hi = min(lo, p.T), max(hi, p.T)
+		x := h.extraOf(s)
+		x.histograms = append(x.histograms, memHistogram{t: p.T, st: p.ST, h: p.H, fh: p.FH, after: s.n, seq: h.seq})
 	}
-	for _, e := range s.Exemplars {
-		m.exemplars = append(m.exemplars, memExemplar{e: e, seq: h.seq})
+	oldLo, oldHi := s.lo, s.hi
+	s.lo, s.hi = min(s.lo, lo), max(s.hi, hi)
+	for _, ex := range in.Exemplars {
+		x := h.extraOf(s)
+		x.exemplars = append(x.exemplars, memExemplar{e: ex, seq: h.seq})
+		s.lo, s.hi = min(s.lo, ex.Ts), max(s.hi, ex.Ts)
 	}
-	n := len(s.Samples) + len(s.Histograms) + len(s.Exemplars)
-	h.records += int64(n)
-	h.bytes += int64(40*len(s.Samples)) + int64(s.Size()-24*len(s.Samples)-120-len(s.Labels))
-	if n == 0 {
-		return nil, 0, 0
+	h.records += int64(len(in.Samples) + len(in.Histograms) + len(in.Exemplars))
+	if len(in.Histograms)+len(in.Exemplars) > 0 {
+		h.bytes += int64(in.Size() - 24*len(in.Samples) - len(in.Labels))
 	}
 	if res == nil {
-		if !m.told { // the labels never change, so neither does what they tell
-			m.own, m.told = telemetry.LabelResource(m.labels), true
-		}
-		res = m.own
+		res = e.own
 	}
-	if res == nil || lo > hi {
-		return nil, 0, 0
+	if res != nil && lo <= hi {
+		h.vouch(s, Evidence{Resource: res, First: lo, Last: hi}, oldLo, oldHi)
 	}
-	h.vouch(m, res, lo, hi)
-	return res, lo, hi
+	return lo, hi
 }
 
-// vouch widens the last evidence or adds one. An evidence seen by an older snapshot may reach further in time
-// than that snapshot: it is about identity, not about data.
-func (h *Head) vouch(m *memSeries, res *telemetry.Resource, lo, hi int64) {
-	for i := range m.evidence {
-		if e := &m.evidence[i]; e.Resource.ID == res.ID {
-			e.First, e.Last = min(e.First, lo), max(e.Last, hi)
+// float adds a float sample, unless it repeats the one before.
+func (h *Head) float(s *slot, p *telemetry.Sample) {
+	i := s.n % chunkSamples
+	if s.n > 0 && p.T <= s.top {
+		if p.T == s.top && p.ST == s.topST {
+			last := h.chunk(s.last - 1)
+			if math.Float64bits(last.v[(s.n-1)%chunkSamples]) == math.Float64bits(p.V) {
+				return
+			}
+		}
+		s.messy = true
+	}
+	if i == 0 {
+		if h.nchunks%slabChunks == 0 {
+			h.chunks = append(h.chunks, make([]chunk, slabChunks))
+		}
+		h.nchunks++
+		h.bytes += chunkBytes
+		if s.last == 0 {
+			s.first = h.nchunks
+		} else {
+			h.chunk(s.last - 1).next = h.nchunks
+		}
+		s.last = h.nchunks
+	}
+	if p.ST != s.topST {
+		x := h.extraOf(s)
+		x.starts = append(x.starts, startRun{from: s.n, st: p.ST})
+		h.bytes += 16
+	}
+	c := h.chunk(s.last - 1)
+	c.t[i], c.v[i], c.seq[i] = p.T, p.V, h.seq
+	s.n++
+	s.top, s.topST = p.T, p.ST
+}
+
+// vouch notes who vouches for the series; lo and hi are its bounds so far. An evidence seen by an older snapshot may
+// reach further in time than that snapshot: it is about identity, not about data.
+func (h *Head) vouch(s *slot, e Evidence, lo, hi int64) {
+	n, ok := h.resource[e.Resource]
+	if !ok {
+		h.resources = append(h.resources, e.Resource)
+		n = uint32(len(h.resources))
+		h.resource[e.Resource] = n
+		h.bytes += 32
+	}
+	if s.resource == n {
+		return
+	}
+	if s.resource == 0 && (s.extra == 0 || len(h.extras[s.extra-1].evidence) == 0) {
+		s.resource = n
+		return
+	}
+	x := h.extraOf(s)
+	if s.resource != 0 { // it vouched for all so far
+		first := Evidence{Resource: h.resources[s.resource-1], First: lo, Last: hi}
+		x.evidence = append(x.evidence, memEvidence{Evidence: first, seq: s.born})
+		s.resource = 0
+		h.bytes += 48
+	}
+	for i := range x.evidence {
+		if o := &x.evidence[i]; o.Resource.ID == e.Resource.ID {
+			o.First, o.Last = min(o.First, e.First), max(o.Last, e.Last)
 			return
 		}
 	}
-	m.evidence = append(m.evidence, memEvidence{Evidence: Evidence{Resource: res, First: lo, Last: hi}, seq: h.seq})
+	x.evidence = append(x.evidence, memEvidence{Evidence: e, seq: h.seq})
 	h.bytes += 48
 }
 
-// FamilyName returns the name under which the metadata of a series is kept: the family's, without the suffixes
-// of its parts.
-func FamilyName(name string, t telemetry.MetricType) string {
-	suffixes := []string(nil)
-	switch t {
-	case telemetry.MetricHistogram, telemetry.MetricGaugeHistogram:
-		suffixes = []string{"_bucket", "_count", "_sum"}
-	case telemetry.MetricSummary:
-		suffixes = []string{"_count", "_sum"}
-	default:
+func (h *Head) describe(t *tenantHead, e *Entry, m *telemetry.Metadata) {
+	family := FamilyName(e.labels.Get(metricName), m.Type)
+	if old := t.meta[family]; len(old) == 0 || old[len(old)-1].Metadata != *m {
+		t.meta[family] = append(old, metaEntry{Metadata: *m, seq: h.seq})
+		h.bytes += int64(120 + len(family) + len(m.Help))
 	}
-	for _, s := range suffixes {
-		if len(name) > len(s) && name[len(name)-len(s):] == s {
-			return name[:len(name)-len(s)]
+}
+
+// SizeInMemory returns about how many bytes what s brings takes in a head.
+func SizeInMemory(s *telemetry.Series) int64 {
+	n := 16 + len(s.Samples)*chunkBytes/chunkSamples
+	if len(s.Histograms)+len(s.Exemplars) > 0 {
+		n += s.Size() - 24*len(s.Samples)
+	}
+	return int64(n)
+}
+
+// Days returns all series of the snapshot by the day of their samples and exemplars, in days since the epoch.
+func (t *Tenant) Days(ctx context.Context) (map[int64][]Data, error) {
+	sel, err := t.Select(ctx, everything(), Samples|Exemplars|EvidenceOf, nil)
+	if err != nil {
+		return nil, err
+	}
+	const perDay = 24 * 3600 * 1000
+	days := make(map[int64][]Data)
+	for _, d := range sel.(*memory).data { //nolint:forcetypeassert // what Select of a head returns
+		lo, hi := d.bounds()
+		if windowOf(lo)/windowsPerDay == windowOf(hi)/windowsPerDay && windowOf(lo) >= 0 {
+			days[windowOf(lo)/windowsPerDay] = append(days[windowOf(lo)/windowsPerDay], d)
+			continue
+		}
+		for day := floorDiv(lo, perDay); day <= floorDiv(hi, perDay); {
+			x := d.between(day*perDay, (day+1)*perDay-1)
+			if !x.empty() {
+				days[day] = append(days[day], x)
+			}
+			next, ok := d.after((day + 1) * perDay)
+			if !ok {
+				break
+			}
+			day = floorDiv(next, perDay)
 		}
 	}
-	return name
+	return days, nil
 }
 
 // Size returns the memory held, in bytes, and the number of samples, histograms and exemplars.
@@ -299,11 +397,11 @@ type Tenant struct {
 
 var _ Source = (*Tenant)(nil)
 
-// Bounds returns the widest range: a head is young and always worth a look.
-func (t *Tenant) Bounds() (int64, int64) { return math.MinInt64, math.MaxInt64 }
+// batchSeries is how many series are read under one lock.
+const batchSeries = 512
 
-// Select implements Source.
-func (t *Tenant) Select(ctx context.Context, q *storage.SeriesQuery, what What, masks []Mask, f func(Data) error) error {
+// Select implements Source. What it finds is copied.
+func (t *Tenant) Select(ctx context.Context, q *storage.SeriesQuery, what What, masks []Mask) (Selection, error) {
 	h := t.s.head
 	var applying []Mask
 	for _, m := range masks {
@@ -311,105 +409,301 @@ func (t *Tenant) Select(ctx context.Context, q *storage.SeriesQuery, what What, 
 			applying = append(applying, m)
 		}
 	}
-	var out []Data
-	h.mu.RLock()
-	t.each(q, func(m *memSeries) {
-		if m.born > t.s.seq || !storage.MatchLabels(m.labels, q.Matchers) {
-			return
+	slots, checked := t.slots(q)
+	out := &memory{}
+	same := make(sameTimes)
+	for len(slots) > 0 {
+		if err := ctx.Err(); err != nil {
+			return nil, err
 		}
-		if d, ok := t.data(m, q, what, covering(applying, m.labels)); ok {
-			out = append(out, d)
+		n := min(batchSeries, len(slots))
+		h.mu.RLock()
+		for _, i := range slots[:n] {
+			s, e := h.slot(i), h.entries[i]
+			if s.born > t.s.seq || s.hi < q.Start || s.lo > q.End || !checked && !storage.MatchLabels(e.labels, q.Matchers) {
+				continue
+			}
+			if d, ok := t.data(s, e, q, what, covering(applying, e.labels)); ok {
+				d.T = same.one(d.T)
+				out.data = append(out.data, d)
+			}
 		}
-	})
-	h.mu.RUnlock()
-	for i := range out {
-		if i%256 == 255 && ctx.Err() != nil {
-			return ctx.Err()
-		}
-		if what&Points != 0 {
-			sortPoints(out[i].Points)
-		}
-		if err := f(out[i]); err != nil {
-			return err
-		}
+		h.mu.RUnlock()
+		slots = slots[n:]
 	}
-	return nil
+	return out, nil
 }
 
-// each visits the series that an equality matcher on the name leaves. It needs the head's mu.
-func (t *Tenant) each(q *storage.SeriesQuery, f func(*memSeries)) {
-	th := t.s.head.tenants[t.tenant]
-	if th == nil {
-		return
+// sameTimes finds columns of times that are equal, so that series of one scrape share one.
+type sameTimes map[[3]int64][]int64
+
+func (s sameTimes) one(ts []int64) []int64 {
+	if len(ts) == 0 {
+		return ts
 	}
-	for _, m := range q.Matchers {
-		if m.Name == metricName && m.Type == labels.MatchEqual && m.Value != "" {
-			for _, s := range th.names[m.Value] {
-				f(s)
+	k := [3]int64{int64(len(ts)), ts[0], ts[len(ts)-1]}
+	if known, ok := s[k]; ok && slices.Equal(known, ts) {
+		return known
+	}
+	s[k] = ts
+	return ts
+}
+
+// slots returns the slots that may match, and whether their labels are known to.
+func (t *Tenant) slots(q *storage.SeriesQuery) ([]uint32, bool) {
+	h := t.s.head
+	h.mu.RLock()
+	th := h.tenants[t.tenant]
+	var own []uint32
+	if th != nil {
+		own = slices.Clip(th.slots)
+	}
+	h.mu.RUnlock()
+	if len(q.Matchers) == 0 || len(own) == 0 {
+		return own, true
+	}
+	at := h.active.of(t.tenant)
+	if at == nil {
+		return own, false
+	}
+	at.mu.RLock()
+	defer at.mu.RUnlock()
+	var out []uint32
+	for _, n := range at.candidates(q.Matchers) {
+		e := at.all[n]
+		slot, ok := e.slotIn(h.number)
+		switch {
+		case ok:
+			if storage.MatchLabels(e.labels, q.Matchers) {
+				out = append(out, slot)
 			}
-			return
+		case uint32(e.prev.Load()>>32) > h.number: // younger heads took its places
+			return own, false
 		}
 	}
-	for _, s := range th.series {
-		f(s)
-	}
+	return out, true
 }
 
 // data copies what the snapshot sees of a series. It needs the head's mu.
-func (t *Tenant) data(m *memSeries, q *storage.SeriesQuery, what What, masks []Mask) (Data, bool) {
-	d := Data{Labels: m.labels}
-	found := false
-	for i := range m.points {
-		p := &m.points[i]
-		if p.seq > t.s.seq {
-			break
-		}
-		if p.t < q.Start || p.t > q.End || hidden(masks, p.t, t.s.head.from) {
-			continue
-		}
-		found = true
-		if what&Points == 0 {
-			break
-		}
-		pt := Point{T: p.t, ST: p.st, V: p.v}
-		if p.hist > 0 {
-			pt.H, pt.FH = m.histograms[p.hist-1].H, m.histograms[p.hist-1].FH
-		}
-		d.Points = append(d.Points, pt)
-	}
-	if what&Exemplars != 0 {
-		for i := range m.exemplars {
-			e := &m.exemplars[i]
-			if e.seq <= t.s.seq && e.e.Ts >= q.Start && e.e.Ts <= q.End && !hidden(masks, e.e.Ts, t.s.head.from) {
-				d.Exemplars = append(d.Exemplars, e.e)
-				found = true
-			}
-		}
-	}
-	if !found {
-		return d, false
+func (t *Tenant) data(s *slot, e *Entry, q *storage.SeriesQuery, what What, masks []Mask) (Data, bool) {
+	h := t.s.head
+	d := Data{Labels: e.labels}
+	var x *extra
+	if s.extra > 0 {
+		x = h.extras[s.extra-1]
 	}
 	if what&EvidenceOf != 0 || q.Resources != nil {
-		for _, e := range m.evidence {
-			if e.seq <= t.s.seq && e.First <= q.End && e.Last >= q.Start {
-				d.Evidence = append(d.Evidence, e.Evidence)
-			}
-		}
+		d.Evidence = t.evidence(s, x, q)
 		if q.Resources != nil && !vouched(d.Evidence, q.Resources) {
 			return d, false
 		}
 	}
+	if what&Exemplars != 0 && x != nil {
+		for i := range x.exemplars {
+			m := &x.exemplars[i]
+			if m.seq <= t.s.seq && m.e.Ts >= q.Start && m.e.Ts <= q.End && !hidden(masks, m.e.Ts) {
+				d.Exemplars = append(d.Exemplars, m.e)
+			}
+		}
+	}
+	if what&Samples == 0 && len(masks) == 0 && t.present(s, q) {
+		return d, true
+	}
+	if x != nil && len(x.histograms) > 0 {
+		t.mixed(s, x, q, masks, &d)
+	} else {
+		t.floats(s, x, q, masks, &d)
+	}
+	if d.empty() {
+		return d, false
+	}
+	if what&Samples == 0 {
+		d.Columns, d.Histograms = Columns{}, nil
+	}
 	return d, true
 }
 
-// vouched says whether one of the resources is among the evidence.
-func vouched(es []Evidence, ids []telemetry.ResourceID) bool {
-	for _, e := range es {
-		if slices.Contains(ids, e.Resource.ID) {
-			return true
+// present says whether the first float sample is in the range, which is a quick way to tell that there is one.
+func (t *Tenant) present(s *slot, q *storage.SeriesQuery) bool {
+	if s.n == 0 {
+		return false
+	}
+	c := t.s.head.chunk(s.first - 1)
+	return c.seq[0] <= t.s.seq && c.t[0] >= q.Start && c.t[0] <= q.End
+}
+
+func (t *Tenant) evidence(s *slot, x *extra, q *storage.SeriesQuery) (es []Evidence) {
+	h := t.s.head
+	if s.resource != 0 {
+		return []Evidence{{Resource: h.resources[s.resource-1], First: s.lo, Last: s.hi}}
+	}
+	if x == nil {
+		return nil
+	}
+	for _, e := range x.evidence {
+		if e.seq <= t.s.seq && e.First <= q.End && e.Last >= q.Start {
+			es = append(es, e.Evidence)
 		}
 	}
-	return false
+	return es
+}
+
+// each calls f for the float samples that the snapshot sees, in the order of arrival.
+func (t *Tenant) each(s *slot, x *extra, f func(i uint32, at int64, v float64, st int64)) {
+	h := t.s.head
+	var runs []startRun
+	if x != nil {
+		runs = x.starts
+	}
+	st := int64(0)
+	at := s.first
+	for i := uint32(0); i < s.n; {
+		c := h.chunk(at - 1)
+		for j := uint32(0); j < chunkSamples && i < s.n; i, j = i+1, j+1 {
+			if c.seq[j] > t.s.seq {
+				return
+			}
+			for len(runs) > 0 && runs[0].from <= i {
+				st, runs = runs[0].st, runs[1:]
+			}
+			f(i, c.t[j], c.v[j], st)
+		}
+		at = c.next
+	}
+}
+
+// floats reads a series without histograms.
+func (t *Tenant) floats(s *slot, x *extra, q *storage.SeriesQuery, masks []Mask, d *Data) {
+	hasStarts := x != nil && len(x.starts) > 0
+	if s.messy {
+		var ps []Point
+		t.each(s, x, func(_ uint32, at int64, v float64, st int64) {
+			if at >= q.Start && at <= q.End && !hidden(masks, at) {
+				ps = append(ps, Point{T: at, V: v, ST: st})
+			}
+		})
+		d.fromPoints(ps)
+		return
+	}
+	d.T, d.V = make([]int64, 0, s.n), make([]float64, 0, s.n)
+	if hasStarts {
+		d.ST = make([]int64, 0, s.n)
+	}
+	t.each(s, x, func(_ uint32, at int64, v float64, st int64) {
+		if at < q.Start || at > q.End || len(masks) > 0 && hidden(masks, at) {
+			return
+		}
+		d.T, d.V = append(d.T, at), append(d.V, v)
+		if hasStarts {
+			d.ST = append(d.ST, st)
+		}
+	})
+}
+
+// mixed reads a series with histograms, and perhaps floats.
+func (t *Tenant) mixed(s *slot, x *extra, q *storage.SeriesQuery, masks []Mask, d *Data) {
+	var ps []Point
+	wanted := func(at int64) bool { return at >= q.Start && at <= q.End && !hidden(masks, at) }
+	hs := x.histograms
+	histograms := func(upTo uint32) {
+		for ; len(hs) > 0 && hs[0].after <= upTo && hs[0].seq <= t.s.seq; hs = hs[1:] {
+			if wanted(hs[0].t) {
+				ps = append(ps, Point{T: hs[0].t, ST: hs[0].st, H: hs[0].h, FH: hs[0].fh})
+			}
+		}
+	}
+	t.each(s, x, func(i uint32, at int64, v float64, st int64) {
+		histograms(i)
+		if wanted(at) {
+			ps = append(ps, Point{T: at, V: v, ST: st})
+		}
+	})
+	histograms(math.MaxUint32)
+	d.fromPoints(ps)
+}
+
+// visible says whether the snapshot sees samples of a slot near a time range. It needs the head's mu.
+func (t *Tenant) visible(n uint32, q *storage.SeriesQuery) bool {
+	s := t.s.head.slot(n)
+	if s.born > t.s.seq || s.hi < q.Start || s.lo > q.End {
+		return false
+	}
+	return s.n > 0 || s.extra > 0 && len(t.s.head.extras[s.extra-1].histograms) > 0
+}
+
+// indexed calls each for the postings of the tenant's index, if all series of the head can be found through it, and
+// says whether it did. Any tells whether one of the series is visible.
+func (t *Tenant) indexed(q *storage.SeriesQuery, each func(at *activeTenant, any func([]uint32) bool)) bool {
+	h := t.s.head
+	at := h.active.of(t.tenant)
+	if at == nil || len(q.Matchers) > 0 {
+		return false
+	}
+	at.mu.RLock()
+	defer at.mu.RUnlock()
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	all := true
+	each(at, func(ps []uint32) bool {
+		for _, n := range ps {
+			e := at.all[n]
+			slot, ok := e.slotIn(h.number)
+			if ok && t.visible(slot, q) {
+				return true
+			}
+			all = all && (ok || uint32(e.prev.Load()>>32) < h.number)
+		}
+		return false
+	})
+	return all
+}
+
+// LabelNames implements Source.
+func (t *Tenant) LabelNames(ctx context.Context, q *storage.SeriesQuery, f func(string)) error {
+	ok := t.indexed(q, func(at *activeTenant, any func([]uint32) bool) {
+		for name, values := range at.index {
+			for _, ps := range values {
+				if any(ps) {
+					f(name)
+					break
+				}
+			}
+		}
+	})
+	if ok {
+		return nil
+	}
+	return t.eachLabels(ctx, q, func(ls telemetry.LabelSet) { ls.Range(func(name, _ string) { f(name) }) })
+}
+
+// LabelValues implements Source.
+func (t *Tenant) LabelValues(ctx context.Context, name string, q *storage.SeriesQuery, f func(string)) error {
+	ok := t.indexed(q, func(at *activeTenant, any func([]uint32) bool) {
+		for value, ps := range at.index[name] {
+			if any(ps) {
+				f(value)
+			}
+		}
+	})
+	if ok {
+		return nil
+	}
+	return t.eachLabels(ctx, q, func(ls telemetry.LabelSet) {
+		if v := ls.Get(name); v != "" {
+			f(v)
+		}
+	})
+}
+
+func (t *Tenant) eachLabels(ctx context.Context, q *storage.SeriesQuery, f func(telemetry.LabelSet)) error {
+	sel, err := t.Select(ctx, q, 0, nil)
+	if err != nil {
+		return err
+	}
+	for i := range sel.Len() {
+		f(sel.Labels(i))
+	}
+	return nil
 }
 
 // Metadata implements Source.

@@ -1,137 +1,69 @@
 package metrics
 
 import (
-	"cmp"
 	"context"
+	"encoding/binary"
+	"errors"
 	"math"
-	"slices"
-
-	"github.com/prometheus/prometheus/model/exemplar"
+	"sync"
 
 	"github.com/braidobs/braid/internal/telemetry"
 	"github.com/braidobs/braid/storage"
+	"github.com/braidobs/braid/storage/metrics/column"
 	"github.com/braidobs/braid/storage/part"
 )
 
-// Builder collects the series of one part: of one tenant and one day.
-type Builder struct {
-	series map[telemetry.LabelSet]*Data
-	meta   map[string]telemetry.Metadata
-	rows   int64
-	bytes  int64
+// Part is a part of metrics, open for reading.
+type Part struct {
+	p      *part.Part
+	to     storage.Position
 	lo, hi int64
-}
 
-// NewBuilder returns an empty builder.
-func NewBuilder() *Builder {
-	return &Builder{series: make(map[telemetry.LabelSet]*Data), meta: make(map[string]telemetry.Metadata), lo: math.MaxInt64, hi: math.MinInt64}
-}
-
-// Add adds what a source holds of a series, which it keeps. Sources are added in the order of arrival.
-func (b *Builder) Add(d Data) {
-	old := b.series[d.Labels]
-	if old == nil {
-		old = &Data{Labels: d.Labels}
-		b.series[d.Labels] = old
-		b.bytes += int64(300 + len(d.Labels))
-	}
-	for i := range d.Points {
-		b.lo, b.hi = min(b.lo, d.Points[i].T), max(b.hi, d.Points[i].T)
-	}
-	for i := range d.Exemplars {
-		b.lo, b.hi = min(b.lo, d.Exemplars[i].Ts), max(b.hi, d.Exemplars[i].Ts)
-	}
-	old.Points = append(old.Points, d.Points...)
-	old.Exemplars = append(old.Exemplars, d.Exemplars...)
-	for _, e := range d.Evidence {
-		i := slices.IndexFunc(old.Evidence, func(o Evidence) bool { return o.Resource.ID == e.Resource.ID })
-		if i < 0 {
-			old.Evidence = append(old.Evidence, e)
-			continue
-		}
-		old.Evidence[i].First, old.Evidence[i].Last = min(old.Evidence[i].First, e.First), max(old.Evidence[i].Last, e.Last)
-	}
-	b.rows += int64(len(d.Points) + len(d.Exemplars))
-	b.bytes += int64(56*len(d.Points) + 128*len(d.Exemplars))
-}
-
-// AddMetadata adds the metadata of a family; the last one stays.
-func (b *Builder) AddMetadata(metric string, m telemetry.Metadata) { b.meta[metric] = m }
-
-// AddPart adds everything of p that no mask covers.
-func (b *Builder) AddPart(ctx context.Context, p *Part, masks []Mask) error {
-	q := storage.SeriesQuery{Start: math.MinInt64, End: math.MaxInt64}
-	err := p.Select(ctx, &q, Points|Exemplars|EvidenceOf, masks, func(d Data) error {
-		b.Add(d)
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	return p.Metadata("", b.AddMetadata)
-}
-
-// Empty says whether there is nothing worth a part. Metadata alone is.
-func (b *Builder) Empty() bool { return b.rows == 0 && len(b.meta) == 0 }
-
-// Rows returns the number of samples and exemplars, their size in memory, and the smallest and largest time.
-func (b *Builder) Rows() (rows, bytes, lo, hi int64) { return b.rows, b.bytes, b.lo, b.hi }
-
-// Write writes the tables of docs/format/part.md, section metrics. The builder is spent.
-func (b *Builder) Write(w *part.Writer) error {
-	all := make([]*Data, 0, len(b.series))
-	for _, d := range b.series {
-		sortPoints(d.Points)
-		d.Points = dedupe(d.Points)
-		slices.SortStableFunc(d.Exemplars, func(x, y exemplar.Exemplar) int { return cmp.Compare(x.Ts, y.Ts) })
-		all = append(all, d)
-	}
-	slices.SortFunc(all, func(x, y *Data) int { return cmp.Compare(x.Labels, y.Labels) })
-	names := make([]string, len(all))
-	for i, d := range all {
-		names[i] = string(d.Labels)
-	}
-	if err := part.WriteStrings(w, "series", names); err != nil {
-		return err
-	}
-	for _, write := range []func(*part.Writer, []*Data) error{writeSamples, writeHistograms, writeExemplars, writeEvidence} {
-		if err := write(w, all); err != nil {
-			return err
-		}
-	}
-	return b.writeMetadata(w)
-}
-
-// rows is a block of a table that is being filled.
-type rows struct {
-	w    *part.Writer
-	v    []part.Vector
-	n    int
-	size int
+	once sync.Once // reads what follows
 	err  error
+	idx  index
 }
 
-func newRows(w *part.Writer, table string) *rows {
-	cols := columnsOf(table)
-	w.Begin(part.Schema{Name: table, Columns: cols})
-	return &rows{w: w, v: make([]part.Vector, len(cols))}
+var _ Source = (*Part)(nil)
+
+// index is what a part says about its series as a whole.
+type index struct {
+	names   []labelName
+	byName  map[string]int
+	series  int
+	windows []window
 }
 
-// columnsOf returns the columns of a table, which are sorted by series, then time.
-func columnsOf(table string) []part.Column {
-	num := func(name string) part.Column { return part.Column{Name: name, Type: part.Int64} }
-	switch table {
-	case "samples":
-		return []part.Column{num("series"), num("time"), num("start"), {Name: "value", Type: part.Float64}}
-	case "histograms":
-		return []part.Column{num("series"), num("time"), num("start"), {Name: "histogram", Type: part.Bytes}}
-	case "exemplars":
-		return []part.Column{num("series"), num("time"), {Name: "exemplar", Type: part.Bytes}}
-	case "evidence":
-		return []part.Column{num("series"), num("resource"), num("first"), num("last")}
-	default:
-		return []part.Column{{Name: "metric", Type: part.Bytes}, {Name: "metadata", Type: part.Bytes}}
-	}
+// labelName is a label of the part.
+type labelName struct {
+	name   string
+	values int // how many there are
+	block  int // the first block of them
+}
+
+// window is the pages of one window of time, in the order of their series.
+type window struct {
+	lo, hi int64 // of the samples
+	pages  []pageRef
+}
+
+type pageRef struct {
+	block       int
+	first, last int64 // series
+}
+
+// OpenPart returns the series of p, whose samples all came before to and have times from lo to hi.
+func OpenPart(p *part.Part, to storage.Position, lo, hi int64) *Part {
+	return &Part{p: p, to: to, lo: lo, hi: hi}
+}
+
+// legacy says whether the part has the first layout.
+func (p *Part) legacy() bool { return p.p.Table(tableSeries).Rows() > 0 }
+
+// open reads the index once.
+func (p *Part) open() (*index, error) {
+	p.once.Do(func() { p.err = p.readIndex() })
+	return &p.idx, p.err
 }
 
 // table returns a table of the part, once its columns are those expected.
@@ -140,364 +72,292 @@ func (p *Part) table(name string) (*part.Table, error) {
 	return t, t.Check(columnsOf(name))
 }
 
-// end ends a row of about size bytes.
-func (r *rows) end(size int) {
-	r.n++
-	if r.size += size; r.n >= part.BlockRows || r.size >= 512<<10 {
-		r.flush()
+func (p *Part) readIndex() error {
+	ix := &p.idx
+	ix.byName = make(map[string]int)
+	if p.legacy() {
+		ix.series = int(p.p.Table(tableSeries).Rows())
+		return nil
 	}
-}
-
-func (r *rows) flush() {
-	if err := r.w.Block(r.n, r.v...); err != nil && r.err == nil {
-		r.err = err
-	}
-	for i := range r.v {
-		r.v[i] = part.Vector{Ints: r.v[i].Ints[:0], Floats: r.v[i].Floats[:0], Strs: r.v[i].Strs[:0]}
-	}
-	r.n, r.size = 0, 0
-}
-
-func (r *rows) close() error {
-	r.flush()
-	return r.err
-}
-
-func (r *rows) ints(c int, n int64) { r.v[c].Ints = append(r.v[c].Ints, n) }
-
-// start is the start time as the parts keep it.
-func start(p *Point) int64 { return int64(telemetry.PackStart(p.T, p.ST)) }
-
-func writeSamples(w *part.Writer, all []*Data) error {
-	r := newRows(w, "samples")
-	for i, d := range all {
-		for j := range d.Points {
-			p := &d.Points[j]
-			if p.H != nil || p.FH != nil {
-				continue
-			}
-			r.ints(0, int64(i))
-			r.ints(1, p.T)
-			r.ints(2, start(p))
-			r.v[3].Floats = append(r.v[3].Floats, p.V)
-			r.end(16)
-		}
-	}
-	return r.close()
-}
-
-func writeHistograms(w *part.Writer, all []*Data) error {
-	r := newRows(w, "histograms")
-	for i, d := range all {
-		for j := range d.Points {
-			p := &d.Points[j]
-			if p.H == nil && p.FH == nil {
-				continue
-			}
-			r.ints(0, int64(i))
-			r.ints(1, p.T)
-			r.ints(2, start(p))
-			h := string(telemetry.AppendHistogram(nil, &telemetry.HistogramSample{H: p.H, FH: p.FH}))
-			r.v[3].Strs = append(r.v[3].Strs, h)
-			r.end(len(h) + 24)
-		}
-	}
-	return r.close()
-}
-
-func writeExemplars(w *part.Writer, all []*Data) error {
-	r := newRows(w, "exemplars")
-	for i, d := range all {
-		for j := range d.Exemplars {
-			e := string(telemetry.AppendExemplar(nil, &d.Exemplars[j]))
-			r.ints(0, int64(i))
-			r.ints(1, d.Exemplars[j].Ts)
-			r.v[2].Strs = append(r.v[2].Strs, e)
-			r.end(len(e) + 16)
-		}
-	}
-	return r.close()
-}
-
-func writeEvidence(w *part.Writer, all []*Data) error {
-	var resources part.Resources
-	r := newRows(w, "evidence")
-	for i, d := range all {
-		for _, e := range d.Evidence {
-			r.ints(0, int64(i))
-			r.ints(1, int64(resources.Add(e.Resource)))
-			r.ints(2, e.First)
-			r.ints(3, e.Last)
-			r.end(16)
-		}
-	}
-	if err := r.close(); err != nil {
+	names, err := p.table(tableNames)
+	if err != nil {
 		return err
 	}
-	return resources.Write(w)
-}
-
-func (b *Builder) writeMetadata(w *part.Writer) error {
-	names := make([]string, 0, len(b.meta))
-	for n := range b.meta {
-		names = append(names, n)
+	values, err := p.table(tableValues)
+	if err != nil {
+		return err
 	}
-	slices.Sort(names)
-	r := newRows(w, "metadata")
-	for _, n := range names {
-		m := b.meta[n]
-		s := string(telemetry.AppendMetadata(nil, &m))
-		r.v[0].Strs = append(r.v[0].Strs, n)
-		r.v[1].Strs = append(r.v[1].Strs, s)
-		r.end(len(n) + len(s))
+	series, err := p.table(tableIndex)
+	if err != nil {
+		return err
 	}
-	return r.close()
+	if series.Rows() > maxSeries {
+		return series.Corrupt("data", 0, "%d series", series.Rows())
+	}
+	ix.series = int(series.Rows())
+	if names.Blocks() > 0 {
+		b, err := names.Blob(0)
+		if err != nil {
+			return err
+		}
+		d := telemetry.NewDecoderBytes(b)
+		for range d.Count(3) {
+			n := labelName{name: d.Str(), values: int(d.Uvarint()), block: int(d.Uvarint())}
+			if d.Err() != nil {
+				break
+			}
+			if n.values < 1 || n.block < 0 || n.block >= values.Blocks() || int64(n.values) > values.Rows()-values.FirstRow(n.block) {
+				d.Fail("label %q has %d values from block %d", n.name, n.values, n.block)
+				break
+			}
+			ix.byName[n.name] = len(ix.names)
+			ix.names = append(ix.names, n)
+		}
+		if err := d.Err(); err != nil {
+			return names.Corrupt("data", 0, "%v", err)
+		}
+	}
+	return p.readPages()
 }
 
-// Part is a part of metrics, open for reading.
-type Part struct {
-	p      *part.Part
-	to     storage.Position
-	lo, hi int64
-}
-
-var _ Source = (*Part)(nil)
-
-// OpenPart returns the series of p, whose samples all came before to and have times from lo to hi.
-func OpenPart(p *part.Part, to storage.Position, lo, hi int64) *Part {
-	return &Part{p: p, to: to, lo: lo, hi: hi}
-}
-
-// Bounds implements Source.
-func (p *Part) Bounds() (int64, int64) { return p.lo, p.hi }
-
-// selection is the series of a part that a query wants, by their numbers.
-type selection struct {
-	want []int32 // -1, or the place in data
-	data []Data
-	lo   int64 // smallest and largest number wanted
-	hi   int64
-	n    int
-}
-
-func (s *selection) at(series int64) *Data {
-	if i := s.want[series]; i >= 0 {
-		return &s.data[i]
+// readPages reads from the footer where the pages lie.
+func (p *Part) readPages() error {
+	t, err := p.table(tablePages)
+	if err != nil {
+		return err
+	}
+	ix := &p.idx
+	last := int64(math.MinInt64)
+	for b := range t.Blocks() {
+		l, h := t.Limits(b)
+		first, lo, ok1 := readBound(l)
+		end, hi, ok2 := readBound(h)
+		w := windowOf(lo)
+		if !ok1 || !ok2 || first < 0 || end < first || end >= int64(ix.series) || lo > hi || windowOf(hi) != w || w < last {
+			return t.Corrupt("data", b, "a page of series %d to %d and times %d to %d", first, end, lo, hi)
+		}
+		if w > last {
+			ix.windows = append(ix.windows, window{lo: lo, hi: hi})
+		}
+		last = w
+		win := &ix.windows[len(ix.windows)-1]
+		if n := len(win.pages); n > 0 && win.pages[n-1].last >= first {
+			return t.Corrupt("data", b, "pages out of order")
+		}
+		win.lo, win.hi = min(win.lo, lo), max(win.hi, hi)
+		win.pages = append(win.pages, pageRef{block: b, first: first, last: end})
 	}
 	return nil
 }
 
-func (p *Part) selection(q *storage.SeriesQuery) (*selection, error) {
-	names, err := part.ReadStrings(p.p, "series")
+func readBound(s string) (series, at int64, ok bool) {
+	b := []byte(s)
+	series, n := binary.Varint(b)
+	if n <= 0 {
+		return 0, 0, false
+	}
+	at, k := binary.Varint(b[n:])
+	return series, at, k > 0
+}
+
+// pending returns the masks that a part has not been rewritten for and that reach into it.
+func (p *Part) pending(masks []Mask) []Mask {
+	var out []Mask
+	for _, m := range masks {
+		if p.to <= m.Position && m.Start <= p.hi && m.End >= p.lo {
+			out = append(out, m)
+		}
+	}
+	return out
+}
+
+// page is a page that is being read, column after column.
+type openPage struct {
+	ref    pageRef
+	ids    []int64
+	times  []int64 // numbers of columns of times
+	sizes  []int64 // bytes of each column of values
+	chain  []int64 // 0 where a column does not refer to the one before
+	starts []int64 // bytes of each column of start times, nil for none
+	data   []byte  // the columns of values
+	ats    []int32 // where each begins
+	from   []byte  // the columns of start times
+	next   int     // the column that the decoder is ready for, in its chain
+	dec    column.Decoder
+	v      []float64 // the column decoded last
+	buf    []float64
+	start  []int64
+}
+
+// read reads the page of a block.
+func (g *openPage) read(p *Part, ref pageRef) error {
+	t := p.p.Table(tablePages)
+	g.ref, g.next = ref, -1
+	b, err := t.Blob(ref.block)
+	if err != nil {
+		return err
+	}
+	if err := g.parse(b, t.BlockRows(ref.block)); err != nil {
+		return t.Corrupt("data", ref.block, "%v", err)
+	}
+	if g.ids[0] != ref.first || g.ids[len(g.ids)-1] != ref.last {
+		return t.Corrupt("data", ref.block, "series %d to %d, want %d to %d", g.ids[0], g.ids[len(g.ids)-1], ref.first, ref.last)
+	}
+	return nil
+}
+
+var errPage = errors.New("malformed page")
+
+func (g *openPage) parse(b []byte, rows int) error {
+	n, b, err := column.Uvarint(b)
+	if err != nil {
+		return err
+	}
+	if n != uint64(rows) {
+		return errPage
+	}
+	for _, c := range []*[]int64{&g.ids, &g.times, &g.sizes, &g.chain} {
+		if cap(*c) < rows {
+			*c = make([]int64, rows, pageSeries)
+		}
+		*c = (*c)[:rows]
+		if b, err = column.Ints(b, *c, nil); err != nil {
+			return err
+		}
+	}
+	if len(b) == 0 {
+		return errPage
+	}
+	has := b[0]
+	b = b[1:]
+	g.starts = g.starts[:0]
+	if has != 0 {
+		if cap(g.starts) < rows {
+			g.starts = make([]int64, rows, pageSeries)
+		}
+		g.starts = g.starts[:rows]
+		if b, err = column.Ints(b, g.starts, nil); err != nil {
+			return err
+		}
+	}
+	g.ats = g.ats[:0]
+	at := int64(0)
+	for i, s := range g.sizes {
+		if s < 0 || s > int64(len(b))-at || i > 0 && g.ids[i] <= g.ids[i-1] || g.times[i] < 0 || i == 0 && g.chain[i] != 0 {
+			return errPage
+		}
+		g.ats = append(g.ats, int32(at))
+		at += s
+	}
+	g.data, g.from = b, b[at:]
+	rest := int64(len(g.from))
+	for _, s := range g.starts {
+		if s < 0 || s > rest {
+			return errPage
+		}
+		rest -= s
+	}
+	return nil
+}
+
+// values decodes column i, which has n values; they are valid until the next call.
+func (g *openPage) values(i int, lengths func(i int) (int, error)) ([]float64, error) {
+	if g.next != i || g.chain[i] == 0 {
+		first := i
+		for g.chain[first] != 0 {
+			first--
+		}
+		if g.next < first || g.next > i || g.chain[i] == 0 {
+			g.next = first
+			g.dec.Reset()
+			g.v = nil
+		}
+	}
+	for ; g.next <= i; g.next++ {
+		n, err := lengths(g.next)
+		if err != nil {
+			return nil, err
+		}
+		if g.chain[g.next] == 0 {
+			g.dec.Reset()
+			g.v = g.v[:0]
+		}
+		if cap(g.buf) < n {
+			g.buf = make([]float64, n, n+n/4)
+		}
+		g.buf = g.buf[:n]
+		if _, err := g.dec.Floats(g.data[g.ats[g.next]:], g.buf, g.v); err != nil {
+			g.next = -1
+			return nil, err
+		}
+		g.v, g.buf = g.buf, g.v
+	}
+	return g.v, nil
+}
+
+// startTimes decodes the start times of column i, nil when it has none; they are valid until the next call.
+func (g *openPage) startTimes(i int, ts []int64) ([]int64, error) {
+	if len(g.starts) == 0 || g.starts[i] == 0 {
+		return nil, nil
+	}
+	at := int64(0)
+	for _, s := range g.starts[:i] {
+		at += s
+	}
+	if cap(g.start) < len(ts) {
+		g.start = make([]int64, len(ts), len(ts)+len(ts)/4)
+	}
+	g.start = g.start[:len(ts)]
+	if _, err := column.Ints(g.from[at:], g.start, nil); err != nil {
+		return nil, err
+	}
+	for j, t := range ts {
+		g.start[j] = telemetry.UnpackStart(t, uint64(g.start[j]))
+	}
+	return g.start, nil
+}
+
+// timesOf keeps columns of times that were read from a part.
+type timesOf struct {
+	p   *Part
+	all map[uint32][]int64
+}
+
+// get returns a column of times, which must not be changed.
+func (ts *timesOf) get(n uint32) ([]int64, error) {
+	if c, ok := ts.all[n]; ok {
+		return c, nil
+	}
+	t, err := ts.p.table(tableTimes)
 	if err != nil {
 		return nil, err
 	}
-	s := &selection{want: make([]int32, len(names)), n: len(names), lo: math.MaxInt64, hi: -1}
-	for i, n := range names {
-		ls := telemetry.LabelSet(n)
-		s.want[i] = -1
-		if storage.MatchLabels(ls, q.Matchers) {
-			if err := ls.Check(); err != nil {
-				return nil, p.p.Table("series").Corrupt("value", 0, "series %d: %v", i, err)
-			}
-			s.want[i] = int32(len(s.data))
-			s.data = append(s.data, Data{Labels: ls})
-			s.lo, s.hi = min(s.lo, int64(i)), int64(i)
-		}
+	if int64(n) >= t.Rows() {
+		return nil, t.Corrupt("data", 0, "column of times %d of %d", n, t.Rows())
 	}
-	return s, nil
-}
-
-// Select implements Source.
-func (p *Part) Select(ctx context.Context, q *storage.SeriesQuery, what What, masks []Mask, f func(Data) error) error {
-	var pending []Mask
-	for _, m := range masks {
-		if p.to <= m.Position && m.Start <= p.hi && m.End >= p.lo {
-			pending = append(pending, m)
-		}
-	}
-	s, err := p.selection(q)
-	if err != nil || len(s.data) == 0 {
-		return err
-	}
-	if err := p.points(ctx, s, q, "samples"); err != nil {
-		return err
-	}
-	if err := p.points(ctx, s, q, "histograms"); err != nil {
-		return err
-	}
-	if what&Exemplars != 0 {
-		if err := p.exemplars(s, q); err != nil {
-			return err
-		}
-	}
-	if what&EvidenceOf != 0 || q.Resources != nil {
-		if err := p.evidence(s, q); err != nil {
-			return err
-		}
-	}
-	for i := range s.data {
-		d := &s.data[i]
-		if len(pending) > 0 {
-			cover := covering(pending, d.Labels)
-			d.Points = slices.DeleteFunc(d.Points, func(pt Point) bool { return hidden(cover, pt.T, 0) })
-			d.Exemplars = slices.DeleteFunc(d.Exemplars, func(e exemplar.Exemplar) bool { return hidden(cover, e.Ts, 0) })
-		}
-		if len(d.Points) == 0 && len(d.Exemplars) == 0 || q.Resources != nil && !vouched(d.Evidence, q.Resources) {
-			continue
-		}
-		sortPoints(d.Points)
-		if err := f(*d); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// skip says whether block b of a table has none of the wanted series or times.
-func (s *selection) skip(t *part.Table, b int, q *storage.SeriesQuery) bool {
-	if lo, hi, ok := t.Ints("time", b); ok && (hi < q.Start || lo > q.End) {
-		return true
-	}
-	lo, hi, ok := t.Ints("series", b)
-	if !ok || lo < 0 || hi >= int64(s.n) {
-		return false
-	}
-	if hi < s.lo || lo > s.hi {
-		return true
-	}
-	for i := lo; i <= hi; i++ {
-		if s.want[i] >= 0 {
-			return false
-		}
-	}
-	return true
-}
-
-// points reads table "samples" or "histograms".
-func (p *Part) points(ctx context.Context, s *selection, q *storage.SeriesQuery, table string) error {
-	t, err := p.table(table)
+	b := t.BlockOf(int64(n))
+	blob, err := t.Blob(b)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	for b := range t.Blocks() {
-		if s.skip(t, b, q) {
-			continue
-		}
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		series, err := t.Indexes("series", b, s.n)
+	for i := range t.BlockRows(b) {
+		count, rest, err := column.Uvarint(blob)
 		if err != nil {
-			return err
+			return nil, t.Corrupt("data", b, "column %d: %v", i, err)
 		}
-		times, err := t.Read("time", b)
-		if err != nil {
-			return err
+		if count == 0 || count > 129+128*uint64(len(rest)) { // a byte stands for 128 times at most
+			return nil, t.Corrupt("data", b, "column %d has %d times", i, count)
 		}
-		starts, err := t.Read("start", b)
-		if err != nil {
-			return err
+		c := make([]int64, count)
+		if blob, err = column.Ints(rest, c, nil); err != nil {
+			return nil, t.Corrupt("data", b, "column %d: %v", i, err)
 		}
-		column := "value"
-		if table == "histograms" {
-			column = "histogram"
+		if !ordered(c) {
+			return nil, t.Corrupt("data", b, "column %d: times out of order", i)
 		}
-		values, err := t.Read(column, b)
-		if err != nil {
-			return err
-		}
-		for i, n := range series {
-			at := times.Ints[i]
-			d := s.at(n)
-			if d == nil || at < q.Start || at > q.End {
-				continue
-			}
-			pt := Point{T: at, ST: telemetry.UnpackStart(at, uint64(starts.Ints[i]))}
-			if values.Floats != nil {
-				pt.V = values.Floats[i]
-			} else {
-				in := telemetry.NewDecoder(values.Strs[i])
-				var h telemetry.HistogramSample
-				if in.Histogram(&h); in.Err() != nil {
-					return t.Corrupt(column, b, "row %d: %v", i, in.Err())
-				}
-				pt.H, pt.FH = h.H, h.FH
-			}
-			d.Points = append(d.Points, pt)
-		}
+		ts.all[uint32(t.FirstRow(b))+uint32(i)] = c
 	}
-	return nil
-}
-
-func (p *Part) exemplars(s *selection, q *storage.SeriesQuery) error {
-	t, err := p.table("exemplars")
-	if err != nil {
-		return err
-	}
-	for b := range t.Blocks() {
-		if s.skip(t, b, q) {
-			continue
-		}
-		series, err := t.Indexes("series", b, s.n)
-		if err != nil {
-			return err
-		}
-		values, err := t.Read("exemplar", b)
-		if err != nil {
-			return err
-		}
-		for i, n := range series {
-			d := s.at(n)
-			if d == nil {
-				continue
-			}
-			in := telemetry.NewDecoder(values.Strs[i])
-			e := in.Exemplar()
-			if in.Err() != nil {
-				return t.Corrupt("exemplar", b, "row %d: %v", i, in.Err())
-			}
-			if e.Ts >= q.Start && e.Ts <= q.End {
-				d.Exemplars = append(d.Exemplars, e)
-			}
-		}
-	}
-	return nil
-}
-
-func (p *Part) evidence(s *selection, q *storage.SeriesQuery) error {
-	resources, err := part.ReadResources(p.p)
-	if err != nil {
-		return err
-	}
-	t, err := p.table("evidence")
-	if err != nil {
-		return err
-	}
-	for b := range t.Blocks() {
-		series, err := t.Indexes("series", b, s.n)
-		if err != nil {
-			return err
-		}
-		res, err := t.Indexes("resource", b, len(resources))
-		if err != nil {
-			return err
-		}
-		first, err := t.Read("first", b)
-		if err != nil {
-			return err
-		}
-		last, err := t.Read("last", b)
-		if err != nil {
-			return err
-		}
-		for i, n := range series {
-			if d := s.at(n); d != nil && resources[res[i]] != nil && first.Ints[i] <= q.End && last.Ints[i] >= q.Start {
-				d.Evidence = append(d.Evidence, Evidence{Resource: resources[res[i]], First: first.Ints[i], Last: last.Ints[i]})
-			}
-		}
-	}
-	return nil
+	return ts.all[n], nil
 }
 
 // Resources returns the resources that vouch for series of the part.
@@ -505,7 +365,7 @@ func (p *Part) Resources() ([]*telemetry.Resource, error) { return part.ReadReso
 
 // Metadata implements Source.
 func (p *Part) Metadata(metric string, f func(string, telemetry.Metadata)) error {
-	t, err := p.table("metadata")
+	t, err := p.table(tableMetadata)
 	if err != nil {
 		return err
 	}
@@ -531,4 +391,12 @@ func (p *Part) Metadata(metric string, f func(string, telemetry.Metadata)) error
 		}
 	}
 	return nil
+}
+
+// Select implements Source.
+func (p *Part) Select(ctx context.Context, q *storage.SeriesQuery, what What, masks []Mask) (Selection, error) {
+	if p.legacy() {
+		return p.selectLegacy(ctx, q, what, masks)
+	}
+	return p.selectSeries(ctx, q, what, p.pending(masks))
 }

@@ -21,6 +21,7 @@ const (
 	Float64 Type = 2
 	Bytes   Type = 3 // strings of any length
 	Fixed   Type = 4 // byte strings of Width bytes
+	Blob    Type = 5 // each block is bytes in a format of the table's own; the only column of its table
 )
 
 // Column describes one column of a table.
@@ -96,3 +97,6 @@ type tableMeta struct {
 	total  int64
 	blocks [][]blockMeta // by column, then block
 }
+
+// IsCorrupt says whether err is about the content of a file.
+func IsCorrupt(err error) bool { return errors.Is(err, ErrCorrupt) }

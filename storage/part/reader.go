@@ -105,7 +105,7 @@ func (p *Part) footer(d *telemetry.Decoder, end int64) {
 		t.meta.schema.Name = t.name
 		for i := range d.Count(3) {
 			c := Column{Name: d.Str(), Type: Type(d.Byte()), Width: int(d.Byte())}
-			if c.Type < Int64 || c.Type > Fixed || c.Type == Fixed && (c.Width < 1 || c.Width > 32) {
+			if c.Type < Int64 || c.Type > Blob || c.Type == Fixed && (c.Width < 1 || c.Width > 32) {
 				d.Fail("column %q has type %d and width %d", c.Name, c.Type, c.Width)
 			}
 			t.meta.schema.Columns = append(t.meta.schema.Columns, c)
@@ -225,7 +225,7 @@ func (t *Table) Read(column string, b int) (Vector, error) {
 		return Vector{}, t.p.corrupt(0, "table %s has no column %s", t.name, column)
 	}
 	m := &t.meta.blocks[c][b]
-	raw, err := t.p.block(t.name, column, b, m)
+	raw, err := t.p.block(t.name, column, b, m, t.p.cache)
 	if err != nil {
 		return Vector{}, err
 	}
@@ -236,12 +236,33 @@ func (t *Table) Read(column string, b int) (Vector, error) {
 	return v, nil
 }
 
+// Blob returns the bytes of block b of a table whose column is a Blob, after checking them. They must not be changed.
+// Those that were stored as they are are read from the file each time: caching them would only copy them.
+func (t *Table) Blob(b int) ([]byte, error) {
+	m := &t.meta.blocks[0][b]
+	cache := t.p.cache
+	if m.size == m.raw {
+		cache = nil
+	}
+	s, err := t.p.block(t.name, t.meta.schema.Columns[0].Name, b, m, cache)
+	return unsafe.Slice(unsafe.StringData(s), len(s)), err
+}
+
+// Limits returns what the writer of a Blob said of the smallest and largest value of block b.
+func (t *Table) Limits(b int) (lo, hi string) {
+	m := &t.meta.blocks[0][b]
+	return m.min, m.max
+}
+
+// Stored returns how many bytes block b of a Blob takes in the file.
+func (t *Table) Stored(b int) int { return t.meta.blocks[0][b].size }
+
 // block returns the unpacked bytes of a column block.
-func (p *Part) block(table, column string, b int, m *blockMeta) (string, error) {
+func (p *Part) block(table, column string, b int, m *blockMeta, cache *Cache) (string, error) {
 	var key []byte
-	if p.cache != nil {
+	if cache != nil {
 		key = fmt.Appendf(nil, "%s\x00%s\x00%s\x00%d", p.file, table, column, b)
-		if raw, ok := p.cache.get(key, m.raw); ok {
+		if raw, ok := cache.get(key, m.raw); ok {
 			return text(raw), nil
 		}
 	}
@@ -259,7 +280,7 @@ func (p *Part) block(table, column string, b int, m *blockMeta) (string, error) 
 		}
 		buf = raw
 	}
-	p.cache.set(key, buf)
+	cache.set(key, buf)
 	return text(buf), nil
 }
 
@@ -270,7 +291,13 @@ func (p *Part) Verify() error {
 	for _, t := range p.tables {
 		for b := range t.Blocks() {
 			for _, c := range t.meta.schema.Columns {
-				if _, err := t.Read(c.Name, b); err != nil {
+				var err error
+				if c.Type == Blob {
+					_, err = t.Blob(b)
+				} else {
+					_, err = t.Read(c.Name, b)
+				}
+				if err != nil {
 					return err
 				}
 			}

@@ -19,6 +19,7 @@ type Writer struct {
 	enc    *zstd.Encoder
 	props  map[string]string
 	tables []tableMeta
+	now    int // the table that blocks belong to
 	offset int64
 	buf    []byte
 	packed []byte
@@ -51,17 +52,25 @@ func (w *Writer) write(b []byte) {
 	w.err = err
 }
 
-// Begin starts the next table; blocks that follow belong to it.
-func (w *Writer) Begin(s Schema) {
+// Begin starts the next table and returns its number; blocks that follow belong to it.
+func (w *Writer) Begin(s Schema) int {
 	w.tables = append(w.tables, tableMeta{schema: s, blocks: make([][]blockMeta, len(s.Columns))})
+	w.now = len(w.tables) - 1
+	return w.now
 }
+
+// Turn makes blocks that follow belong to a table that was begun before.
+func (w *Writer) Turn(table int) { w.now = table }
+
+// Prop sets a property.
+func (w *Writer) Prop(key, value string) { w.props[key] = value }
 
 // Block writes one block of n rows: a vector for each column of the table, in order. Zero rows write nothing.
 func (w *Writer) Block(n int, cols ...Vector) error {
 	if w.err != nil || n == 0 {
 		return w.err
 	}
-	t := &w.tables[len(w.tables)-1]
+	t := &w.tables[w.now]
 	if n > MaxBlockRows || len(cols) != len(t.schema.Columns) {
 		return fmt.Errorf("block of table %s has %d rows and %d columns, want at most %d and %d", t.schema.Name, n, len(cols), MaxBlockRows, len(t.schema.Columns))
 	}
@@ -74,18 +83,38 @@ func (w *Writer) Block(n int, cols ...Vector) error {
 		if len(w.buf) > MaxBlockBytes {
 			return fmt.Errorf("encode table %s: column %s has %d bytes in one block, the limit is %d", t.schema.Name, c.Name, len(w.buf), MaxBlockBytes)
 		}
-		m := blockMeta{offset: w.offset, raw: len(w.buf)}
-		m.min, m.max = limits(c, &cols[i], n)
-		stored := w.buf
-		if len(w.buf) >= 64 {
-			if w.packed = w.enc.EncodeAll(w.buf, w.packed[:0]); len(w.packed) < len(w.buf) {
-				stored = w.packed
-			}
-		}
-		m.size, m.crc = len(stored), checksum(stored)
-		w.write(stored)
-		t.blocks[i] = append(t.blocks[i], m)
+		lo, hi := limits(c, &cols[i], n)
+		t.blocks[i] = append(t.blocks[i], w.store(w.buf, lo, hi, true))
 	}
+	t.rows = append(t.rows, n)
+	t.total += int64(n)
+	return w.err
+}
+
+// store writes the bytes of one block of a column.
+func (w *Writer) store(b []byte, lo, hi string, pack bool) blockMeta {
+	m := blockMeta{offset: w.offset, raw: len(b), min: lo, max: hi}
+	if pack && len(b) >= 64 {
+		if w.packed = w.enc.EncodeAll(b, w.packed[:0]); len(w.packed) < len(b) {
+			b = w.packed
+		}
+	}
+	m.size, m.crc = len(b), checksum(b)
+	w.write(b)
+	return m
+}
+
+// Blob writes one block of a table whose only column is a Blob: bytes in a format of the table's own that stand for
+// n rows, with what their smallest and largest value are as far as that format says. With pack they are compressed.
+func (w *Writer) Blob(n int, b []byte, lo, hi string, pack bool) error {
+	if w.err != nil {
+		return w.err
+	}
+	t := &w.tables[w.now]
+	if n < 1 || n > MaxBlockRows || len(t.schema.Columns) != 1 || t.schema.Columns[0].Type != Blob || len(b) > MaxBlockBytes {
+		return fmt.Errorf("table %s takes no block of %d rows and %d bytes", t.schema.Name, n, len(b))
+	}
+	t.blocks[0] = append(t.blocks[0], w.store(b, lo, hi, pack))
 	t.rows = append(t.rows, n)
 	t.total += int64(n)
 	return w.err
