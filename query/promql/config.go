@@ -19,6 +19,7 @@ type Config struct {
 	Concurrency  int             `yaml:"concurrency" help:"How many queries run at once; others wait for their turn."`
 	PerTenant    int             `yaml:"tenant_concurrency" help:"How many queries of one tenant run at once; others wait for their turn. 0 is as many as concurrency."`
 	QueryLog     string          `yaml:"query_log" help:"A file that gets a line of JSON for each query; empty for none."`
+	Columns      bool            `yaml:"columns" help:"Whether known shapes of queries are computed on columns of samples; the answers are the same without, only slower. Experimental queries never are."`
 	Experimental bool            `yaml:"experimental" help:"Whether experimental functions and syntax of PromQL are understood, start timestamps count in rate and its like, and the name of a metric goes at the end of a query."`
 }
 
@@ -26,7 +27,7 @@ type Config struct {
 func DefaultConfig() Config {
 	return Config{
 		Timeout: config.Duration(2 * time.Minute), MaxSamples: 50_000_000, Lookback: config.Duration(5 * time.Minute), Concurrency: 20,
-		MaxSeries: 2_000_000, MaxRead: 8 << 30,
+		MaxSeries: 2_000_000, MaxRead: 8 << 30, Columns: true,
 	}
 }
 

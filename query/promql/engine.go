@@ -28,6 +28,7 @@ import (
 	"github.com/braidobs/braid/internal/httpapi"
 	"github.com/braidobs/braid/internal/telemetry"
 	"github.com/braidobs/braid/query"
+	"github.com/braidobs/braid/query/promql/columns"
 	"github.com/braidobs/braid/storage"
 )
 
@@ -65,6 +66,8 @@ type Engine struct {
 	engine   *promql.Engine
 	running  *running
 	now      func() time.Time
+
+	subqueryStep time.Duration
 }
 
 // New returns an engine.
@@ -81,6 +84,7 @@ func New(d Deps) (*Engine, error) {
 	if step <= 0 {
 		step = defaultSubqueryStep
 	}
+	e.subqueryStep = step
 	e.engine = promql.NewEngine(promql.EngineOpts{
 		Logger: d.Log, MaxSamples: d.Config.MaxSamples, Timeout: d.Config.Timeout.Std(), LookbackDelta: d.Config.Lookback.Std(),
 		ActiveQueryTracker:       make(turns, d.Config.Concurrency),
@@ -155,24 +159,12 @@ func (e *Engine) Query(ctx context.Context, r Request) (a *Answer, err error) {
 	}
 	defer leave()
 	view := e.view(r.Min)
-	src := promstorage.QueryableFunc(func(mint, maxt int64) (promstorage.Querier, error) {
-		return &querier{view: view, virtual: e.virtual, tenant: r.Tenant, mint: mint, maxt: maxt}, nil
-	})
-	opts := promql.NewPrometheusQueryOpts(r.PerStepStats, r.Lookback)
-	var q promql.Query
-	if r.Step == 0 {
-		q, err = e.engine.NewInstantQuery(ctx, src, opts, r.Expr, r.End)
-	} else {
-		q, err = e.engine.NewRangeQuery(ctx, src, opts, r.Expr, r.Start, r.End, r.Step)
-	}
-	if _, waited := errors.AsType[*httpapi.Error](err); waited || errors.Is(err, context.Canceled) {
-		return nil, e.explain(ctx, err) // it waits for its turn here, too
-	}
+	q, res, err := e.exec(ctx, r, view)
 	if err != nil {
-		return nil, httpapi.BadDataf("invalid parameter %q: %w", "query", err)
+		_ = view.close()
+		return nil, err
 	}
 	a = &Answer{query: q, view: view}
-	res := q.Exec(ctx)
 	if res.Err != nil {
 		a.Close()
 		return nil, e.explain(ctx, res.Err)
@@ -182,6 +174,40 @@ func (e *Engine) Query(ctx context.Context, r Request) (a *Answer, err error) {
 		a.Warnings.Add(errors.New(w))
 	}
 	return a, nil
+}
+
+// exec evaluates a query, with the shapes that are computed on columns as far as the data allow it.
+func (e *Engine) exec(ctx context.Context, r Request, view *sharedView) (q promql.Query, res *promql.Result, err error) {
+	var plan *columns.Plan
+	src := promstorage.QueryableFunc(func(mint, maxt int64) (promstorage.Querier, error) {
+		return &querier{view: view, virtual: e.virtual, tenant: r.Tenant, mint: mint, maxt: maxt, plan: plan, stats: q.Stats()}, nil
+	})
+	opts := promql.NewPrometheusQueryOpts(r.PerStepStats, r.Lookback)
+	for {
+		if r.Step == 0 {
+			q, err = e.engine.NewInstantQuery(ctx, src, opts, r.Expr, r.End)
+		} else {
+			q, err = e.engine.NewRangeQuery(ctx, src, opts, r.Expr, r.Start, r.End, r.Step)
+		}
+		if _, waited := errors.AsType[*httpapi.Error](err); waited || errors.Is(err, context.Canceled) {
+			return nil, nil, e.explain(ctx, err) // it waits for its turn here, too
+		}
+		if err != nil {
+			return nil, nil, httpapi.BadDataf("invalid parameter %q: %w", "query", err)
+		}
+		if stmt, ok := q.Statement().(*parser.EvalStmt); ok && e.cfg.Columns && !e.cfg.Experimental {
+			plan = columns.Rewrite(stmt, columns.Options{SubqueryStep: e.subqueryStep.Milliseconds(), MaxSamples: e.cfg.MaxSamples, Before: plan})
+		}
+		res = q.Exec(ctx)
+		if plan == nil {
+			return q, res, nil
+		}
+		if !plan.Without(res.Err) {
+			plan.Settle(q.Stats().Samples)
+			return q, res, nil
+		}
+		q.Close() // once more, without the shape that the data do not fit
+	}
 }
 
 // explain gives an error of the engine its kind and tells how to get around a limit.

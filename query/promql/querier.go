@@ -8,8 +8,10 @@ import (
 	"github.com/prometheus/prometheus/model/labels"
 	promstorage "github.com/prometheus/prometheus/storage"
 	"github.com/prometheus/prometheus/util/annotations"
+	"github.com/prometheus/prometheus/util/stats"
 
 	"github.com/braidobs/braid/internal/telemetry"
+	"github.com/braidobs/braid/query/promql/columns"
 	"github.com/braidobs/braid/storage"
 )
 
@@ -85,13 +87,20 @@ type querier struct {
 	virtual    Virtual // nil for none
 	tenant     telemetry.Tenant
 	mint, maxt int64
-	done       func() error // nil when the view is not the querier's own
+	done       func() error  // nil when the view is not the querier's own
+	plan       *columns.Plan // nil for none
+	stats      *stats.Statistics
 }
 
 var _ promstorage.Querier = (*querier)(nil)
 
 // Select implements promstorage.Querier. Series are always sorted.
 func (q *querier) Select(ctx context.Context, _ bool, hints *promstorage.SelectHints, ms ...*labels.Matcher) promstorage.SeriesSet {
+	if q.plan != nil {
+		if set, ok := q.plan.Select(ctx, ms, q.columns, q.stats.Samples); ok {
+			return set
+		}
+	}
 	sq := storage.SeriesQuery{Tenant: q.tenant, Start: q.mint, End: q.maxt, Matchers: ms, Hints: hints}
 	if hints != nil {
 		sq.Start, sq.End, sq.Limit = hints.Start, hints.End, hints.Limit
@@ -107,6 +116,36 @@ func (q *querier) Select(ctx context.Context, _ bool, hints *promstorage.SelectH
 	}
 	return &seriesSet{SeriesSet: withResets(ctx, v, sq), view: q.view}
 }
+
+// columns is the columns.Source of the tenant. Errors of f come back as they are.
+func (q *querier) columns(ctx context.Context, sq storage.SeriesQuery, f func(*storage.SeriesBlock) error) error {
+	sq.Tenant = q.tenant
+	if q.virtual != nil {
+		if _, ok := q.virtual.Select(ctx, q.tenant, sq.Start, sq.End, sq.Matchers); ok {
+			return columns.ErrForeign
+		}
+	}
+	v, err := q.view.get(ctx)
+	if err != nil {
+		return wrap(err)
+	}
+	n := 0
+	err = v.Columns(ctx, sq, func(b *storage.SeriesBlock) error {
+		if n++; n%chargeEvery == 0 {
+			if err := q.view.charge(chargeEvery); err != nil {
+				return err
+			}
+		}
+		return f(b)
+	})
+	if err != nil {
+		return wrap(err)
+	}
+	return q.view.charge(n % chargeEvery)
+}
+
+// chargeEvery is how many series are counted at once: a look at what was read takes a lock.
+const chargeEvery = 64
 
 // seriesSet counts the series and marks the errors of the store.
 type seriesSet struct {
