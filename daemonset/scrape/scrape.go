@@ -14,20 +14,11 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/common/model"
-	promconfig "github.com/prometheus/prometheus/config"
 	"github.com/prometheus/prometheus/discovery/targetgroup"
 	promscrape "github.com/prometheus/prometheus/scrape"
 
 	"github.com/braidobs/braid/daemonset/kube"
 )
-
-func load(text string) (*promconfig.Config, error) {
-	c, err := promconfig.Load(text, slog.New(slog.DiscardHandler))
-	if err != nil {
-		return nil, fmt.Errorf("configuration of the scrapes: %w", err)
-	}
-	return c, nil
-}
 
 // Deps are what a scraper depends on.
 type Deps struct {
@@ -114,14 +105,7 @@ func (s *Scraper) Targets() []Status {
 func (s *Scraper) groups() map[string][]*targetgroup.Group {
 	out := map[string][]*targetgroup.Group{}
 	for _, j := range s.cfg.Static {
-		g := &targetgroup.Group{Source: j.Job, Labels: model.LabelSet{}}
-		for k, v := range j.Labels {
-			g.Labels[model.LabelName(k)] = model.LabelValue(v)
-		}
-		for _, t := range j.Targets {
-			g.Targets = append(g.Targets, model.LabelSet{model.AddressLabel: model.LabelValue(t)})
-		}
-		out[j.Job] = []*targetgroup.Group{g}
+		out[j.Job] = []*targetgroup.Group{j.Group()}
 	}
 	if u, err := url.Parse(s.cfg.Kubelet); err == nil && s.cfg.Kubelet != "" {
 		labels := model.LabelSet{model.AddressLabel: model.LabelValue(u.Host), model.JobLabel: jobKubelet}

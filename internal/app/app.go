@@ -24,6 +24,7 @@ import (
 	"github.com/braidobs/braid/ingest"
 	"github.com/braidobs/braid/ingest/otlp"
 	"github.com/braidobs/braid/ingest/remotewrite"
+	"github.com/braidobs/braid/ingest/scrape"
 	"github.com/braidobs/braid/internal/config"
 	"github.com/braidobs/braid/internal/httpapi"
 	"github.com/braidobs/braid/internal/lifecycle"
@@ -77,7 +78,8 @@ type App struct {
 	ohttp *httpapi.Server
 	ready atomic.Bool
 
-	queryLog io.Closer // nil when there is none
+	queryLog io.Closer       // nil when there is none
+	scraper  *scrape.Scraper // nil when nothing is scraped
 }
 
 // New prepares a process. The configuration must have been loaded or validated by config.
@@ -121,6 +123,7 @@ func (a *App) Run(ctx context.Context) error {
 		lifecycle.Part{Name: "storage", Start: a.openStorage, Run: a.runStorage, Stop: a.closeStorage, Grace: 2 * time.Minute},
 		a.obs.Part(),
 		lifecycle.Part{Name: "apis", Start: a.assemble, Stop: a.closeQueryLog},
+		lifecycle.Part{Name: "scraper", Run: a.runScraper},
 		a.alertingPart(),
 		a.main.Part("query listener"),
 		a.ohttp.Part("OTLP/HTTP listener"),
@@ -206,6 +209,9 @@ func (a *App) assemble(context.Context) error {
 		a.http.Requests(), a.http.Recover(httpapi.Query, a.errs), httpapi.Tenant(httpapi.Query, a.errs), httpapi.Trace(a.obs.Tracer()),
 		httpapi.LimitConcurrency(a.cfg.Server.Queries, httpapi.Query, a.errs), httpapi.LimitBody(4<<20), httpapi.Compression(),
 	)
+	if err := a.newScraper(pipe); err != nil {
+		return fmt.Errorf("scraper: %w", err)
+	}
 	a.promAPI(engine, counter, observer).Register(reads)
 	loki.New(loki.Deps{Config: a.cfg.Loki, Reader: a.db, Observer: observer, Errors: a.errs, Now: now, Version: a.opts.Version}).Register(reads)
 	tempo.New(tempo.Deps{Config: a.cfg.Tempo, Reader: a.db, Observer: observer, Errors: a.errs, Now: now}).Register(reads)

@@ -14,7 +14,11 @@ import (
 	"github.com/prometheus/prometheus/util/logging"
 
 	"github.com/braidobs/braid/alerting/slo"
+	"github.com/braidobs/braid/ingest"
+	"github.com/braidobs/braid/ingest/scrape"
 	"github.com/braidobs/braid/internal/config"
+	"github.com/braidobs/braid/internal/selfobs"
+	"github.com/braidobs/braid/internal/telemetry"
 	"github.com/braidobs/braid/query"
 	promapi "github.com/braidobs/braid/query/api/prometheus"
 	"github.com/braidobs/braid/query/promql"
@@ -61,6 +65,9 @@ func (a *App) promAPI(engine *promql.Engine, counter *slo.Counter, observer *que
 			Flags: a.flags(),
 			Began: a.began, Corrupt: a.corrupt, Retention: cfg.Storage.Retention.String(),
 		},
+	}
+	if a.scraper != nil {
+		deps.Targets = targets{a.scraper}
 	}
 	if cfg.Server.AdminAPI {
 		deps.Admin = &promapi.Admin{Store: a.db, Clean: a.db.Maintain, Snapshot: a.snapshot, Deleted: counter.Forget}
@@ -113,4 +120,49 @@ func (a *App) snapshot(ctx context.Context) (name string, err error) {
 		return "", errors.Join(err, os.RemoveAll(folder))
 	}
 	return name, nil
+}
+
+// targets are those of the scraper, for the API.
+type targets struct{ *scrape.Scraper }
+
+// Pools implements promapi.Targets.
+func (t targets) Pools() []string { return t.Jobs() }
+
+// Active implements promapi.Targets.
+func (t targets) Active() []promapi.Target {
+	var out []promapi.Target
+	for _, s := range t.Targets() {
+		target := promapi.Target{
+			Discovered: s.Discovered, Labels: s.Labels, Pool: s.Job, URL: s.URL, Health: s.Health, LastScrape: s.Last, LastDuration: s.Took,
+			Interval: s.Interval, Timeout: s.Timeout,
+			Metadata: func() []promapi.TargetMetadata {
+				var all []promapi.TargetMetadata
+				for _, f := range s.Families() {
+					all = append(all, promapi.TargetMetadata{Metric: f.Name, Metadata: f.Metadata})
+				}
+				return all
+			},
+		}
+		if s.Err != nil {
+			target.LastError = s.Err.Error()
+		}
+		out = append(out, target)
+	}
+	return out
+}
+
+// newScraper makes the scraper when there is something to scrape.
+func (a *App) newScraper(pipe *ingest.Pipeline) (err error) {
+	if len(a.cfg.Scrape.Static) > 0 {
+		a.scraper, err = scrape.New(a.cfg.Scrape, scrape.Deps{Pipeline: pipe, Tenant: telemetry.DefaultTenant, Log: a.log, Metrics: a.reg})
+	}
+	return err
+}
+
+// runScraper scrapes, when there is something to scrape.
+func (a *App) runScraper(ctx context.Context) error {
+	if a.scraper == nil {
+		return nil
+	}
+	return a.scraper.Run(selfobs.Suppress(ctx))
 }
