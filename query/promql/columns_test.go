@@ -6,7 +6,9 @@ import (
 	"math/rand/v2"
 	"strconv"
 	"testing"
+	"time"
 
+	engine "github.com/prometheus/prometheus/promql"
 	"github.com/stretchr/testify/require"
 
 	"github.com/braidobs/braid/internal/telemetry"
@@ -79,4 +81,33 @@ func compareColumns(t *testing.T, seed uint64, queries int) {
 		got.a.Close()
 	}
 	require.Greater(t, answered, queries/2, "of the random queries too many are errors")
+}
+
+// TestColumnsKeepOrder compares the order of vectors where the engine has one: that of the first members.
+func TestColumnsKeepOrder(t *testing.T) {
+	for seed := range uint64(5) {
+		rng := rand.New(rand.NewPCG(seed, 3))
+		s := testkit.NewStore("c")
+		for _, b := range randpromql.Data(rng) {
+			_, _, err := s.Write(t.Context(), storage.Request{Batches: []telemetry.Batch{b}})
+			require.NoError(t, err)
+		}
+		fast := newEngine(t, s, nil, nil)
+		plain := newEngine(t, s, func(c *promql.Config) { c.Columns = false }, nil)
+		for _, expr := range []string{
+			"sum by (code) (rate(requests_total[5m]))", "rate(requests_total[5m])", "count by (__name__) ({job=~'.+'})",
+			"max without (instance) (load)", "topk(3, sum by (instance, kind) (count_over_time(load[1m])))",
+		} {
+			order := func(e *promql.Engine) (names []string) {
+				a, err := e.Query(t.Context(), promql.Request{Tenant: tenant, Expr: expr, End: time.UnixMilli((randpromql.Start + randpromql.End) / 2)})
+				require.NoError(t, err)
+				defer a.Close()
+				for _, s := range a.Value.(engine.Vector) {
+					names = append(names, s.Metric.String())
+				}
+				return names
+			}
+			require.Equal(t, order(plain), order(fast), expr)
+		}
+	}
 }

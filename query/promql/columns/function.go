@@ -71,7 +71,8 @@ func (f function) extrapolates() bool { return f == rate || f == increase || f =
 type kernel struct {
 	f      function
 	span   *span
-	resets []int32 // where a value is less than the one before it
+	resets []int32   // where a value is less than the one before it
+	prefix []float64 // the sum of the values before each
 }
 
 // apply sets row to the values of f for each window over the samples of one series, absent where there is none. The
@@ -92,10 +93,8 @@ func (k *kernel) apply(times []int64, values []float64, w []window, row []float6
 		k.extrapolated(values, w, row)
 	case irate, idelta:
 		k.lastTwo(times, values, w, row)
-	case sumOverTime:
-		each(values, w, row, sum)
-	case avgOverTime:
-		each(values, w, row, mean)
+	case sumOverTime, avgOverTime:
+		k.sums(values, w, row)
 	case minOverTime:
 		each(values, w, row, smallest)
 	case maxOverTime:
@@ -170,6 +169,52 @@ func (k *kernel) lastTwo(times []int64, values []float64, w []window, row []floa
 		}
 		row[i] = v
 	}
+}
+
+// exact is the bound below which all sums of whole numbers are exact.
+const exact = 1 << 53
+
+// sums computes sum_over_time and avg_over_time. Sums of whole numbers are the differences of sums from the start: they
+// are exact, so they are those of the engine.
+func (k *kernel) sums(values []float64, w []window, row []float64) {
+	read := 0
+	for i := range w {
+		read += int(w[i].hi - w[i].lo)
+	}
+	if read < 2*len(values) || !k.sumWhole(values) {
+		if k.f == sumOverTime {
+			each(values, w, row, sum)
+		} else {
+			each(values, w, row, mean)
+		}
+		return
+	}
+	none := absent()
+	for i := range w {
+		switch x := &w[i]; {
+		case x.hi == x.lo:
+			row[i] = none
+		case k.f == sumOverTime:
+			row[i] = k.prefix[x.hi] - k.prefix[x.lo]
+		default:
+			row[i] = (k.prefix[x.hi] - k.prefix[x.lo]) / float64(x.hi-x.lo)
+		}
+	}
+}
+
+// sumWhole sums up the values; it is false when they are not whole numbers or become too large.
+func (k *kernel) sumWhole(values []float64) bool {
+	k.prefix = append(k.prefix[:0], 0)
+	var s, size float64
+	for _, v := range values {
+		if v != math.Trunc(v) {
+			return false
+		}
+		s += v
+		size += math.Abs(v)
+		k.prefix = append(k.prefix, s)
+	}
+	return size < exact // an infinity is not, either
 }
 
 // each computes f of the values in each window.
