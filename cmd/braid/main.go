@@ -40,6 +40,7 @@ const usage = `braid receives OTLP, stores metrics, logs and traces, and answers
   braid check [flags]      check the configuration, rules and objectives, and print it whole, defaults included
   braid rules check|test   check rule files, run their unit tests; see braid rules -help
   braid slo check|rules    check objectives, print what they turn into; see braid slo -help
+  braid import prometheus  send the blocks of a Prometheus to a running braid; see braid import -help
   braid version            print the version
 
 Flags:
@@ -55,6 +56,8 @@ func run(ctx context.Context, args []string, out, errOut io.Writer) error {
 		return rules(ctx, args, out, errOut)
 	case "slo":
 		return slos(args, out, errOut)
+	case "import":
+		return imports(ctx, args, out, errOut)
 	}
 	flags := flag.NewFlagSet("braid "+command, flag.ContinueOnError)
 	flags.SetOutput(errOut)

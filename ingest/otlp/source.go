@@ -4,20 +4,16 @@ import (
 	"context"
 	"fmt"
 	"net/http"
-	"net/url"
-	"strconv"
 	"strings"
 
 	"google.golang.org/grpc/metadata"
 
-	"github.com/braidobs/braid/internal/httpapi"
+	"github.com/braidobs/braid/ingest"
 	"github.com/braidobs/braid/internal/telemetry"
 )
 
 // How a sender says where its records come from (see telemetry.Source): by attributes of a resource and of its log
-// records, which are not stored, or for the whole request by a header that is a query string of the same words:
-//
-//	Braid-Source: stream=agent%2Fnode-1&file=queue-7&from=41&to=42
+// records, which are not stored, or for the whole request by ingest.SourceHeader.
 const (
 	sourcePrefix = "braid.source."
 	// SourceStream and the others are attributes of a resource.
@@ -28,7 +24,7 @@ const (
 	// SourceEnd is an attribute of a log record.
 	SourceEnd = sourcePrefix + "end"
 	// SourceHeader is the header of HTTP and, in lower case, the metadata of gRPC.
-	SourceHeader = "Braid-Source"
+	SourceHeader = ingest.SourceHeader
 )
 
 // PrometheusType is the key in a metric's metadata by which the agent says that the metric was scraped: its name and
@@ -89,37 +85,13 @@ func position(a telemetry.Attr) (uint64, error) {
 	return uint64(a.Value.Int()), nil
 }
 
-// parseSource reads the header; none is nil.
-func parseSource(header []string) (*telemetry.Source, error) {
-	if len(header) == 0 {
-		return nil, nil //nolint:nilnil // most requests have none
-	}
-	bad := func(format string, args ...any) error {
-		return httpapi.BadDataf("header %s: %s", SourceHeader, printable(fmt.Sprintf(format, args...)))
-	}
-	q, err := url.ParseQuery(header[0])
-	if err != nil {
-		return nil, bad("%v", err)
-	}
-	src := &telemetry.Source{Stream: q.Get("stream"), File: q.Get("file")}
-	for name, into := range map[string]*uint64{"from": &src.From, "to": &src.To} {
-		if *into, err = strconv.ParseUint(q.Get(name), 10, 63); err != nil {
-			return nil, bad("%s is no position: %q", name, q.Get(name))
-		}
-	}
-	if err := src.Check(0); err != nil {
-		return nil, bad("%v", err)
-	}
-	return src, nil
-}
-
 func httpSource(r *http.Request) (*telemetry.Source, error) {
-	return parseSource(r.Header.Values(SourceHeader))
+	return ingest.ParseSource(r.Header.Values(SourceHeader))
 }
 
 func grpcSource(ctx context.Context) (*telemetry.Source, error) {
 	md, _ := metadata.FromIncomingContext(ctx)
-	return parseSource(md.Get(SourceHeader))
+	return ingest.ParseSource(md.Get(SourceHeader))
 }
 
 // agentStream returns the LogQL stream of a log that an agent reads: few labels, the same on every cluster.

@@ -6,7 +6,6 @@
 package remotewrite
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"math"
@@ -30,6 +29,9 @@ const (
 	HistogramsWritten = "X-Prometheus-Remote-Write-Histograms-Written"
 	ExemplarsWritten  = "X-Prometheus-Remote-Write-Exemplars-Written"
 )
+
+// Refused is a header of answers with 400: how many samples were not stored. Where it is missing nothing was.
+const Refused = "Braid-Refused"
 
 // maxPooled is the largest buffer that is kept for the next request.
 const maxPooled = 8 << 20
@@ -91,10 +93,21 @@ func New(c Config, d Deps) *Server {
 	return &Server{config: c, pipeline: d.Pipeline, errors: d.Errors, now: d.Now, bodies: httpapi.NewBodies(c.MaxBody.Bytes())}
 }
 
-// Routes returns the handler by its pattern, /api/v1/write. It reads the tenant from its header when no middleware
-// did.
+// ImportPath is where requests are sent that are pieces of something larger, which ingest.SourceHeader numbers: what
+// was acknowledged is not stored again, however late it is sent again. Apart from that it is remote write.
+const ImportPath = "/api/v1/import"
+
+// Routes returns the handlers by their patterns, /api/v1/write and ImportPath. They read the tenant from its header
+// when no middleware did.
 func (s *Server) Routes() map[string]http.Handler {
-	return map[string]http.Handler{"/api/v1/write": s}
+	numbered := func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get(ingest.SourceHeader) == "" {
+			s.errors.Text(w, r, httpapi.Ingest, httpapi.BadDataf("header %s is missing: it numbers what is imported", ingest.SourceHeader))
+			return
+		}
+		s.ServeHTTP(w, r)
+	}
+	return map[string]http.Handler{"/api/v1/write": s, ImportPath: http.HandlerFunc(numbered)}
 }
 
 // version is one of the protocol, 0 when it is not known.
@@ -117,6 +130,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	if err == nil && out.rejected.Total()+len(out.rejected.Reasons) > 0 {
 		err = partly(out.rejected)
+		w.Header().Set(Refused, strconv.Itoa(out.rejected.Samples))
 	}
 	if v == 2 {
 		h := w.Header()
@@ -190,6 +204,10 @@ func (s *Server) write(r *http.Request, v version) (outcome, error) {
 			return outcome{}, err
 		}
 	}
+	source, err := ingest.ParseSource(r.Header.Values(ingest.SourceHeader))
+	if err != nil {
+		return outcome{}, err
+	}
 	w, _ := s.workers.Get().(*worker)
 	if w == nil {
 		w = &worker{decoder: decoder{
@@ -210,7 +228,12 @@ func (s *Server) write(r *http.Request, v version) (outcome, error) {
 	if err := r.Context().Err(); err != nil {
 		return out, err
 	}
-	out.written, out.rejected, err = s.store(r.Context(), tenant, key, series, rejected)
+	if len(series) == 0 {
+		out.rejected = rejected
+		return out, nil
+	}
+	batches := []telemetry.Batch{{Series: series, Source: source}}
+	out.written, out.rejected, err = s.pipeline.WriteSeries(r.Context(), tenant, key, batches, rejected)
 	return out, err
 }
 
@@ -249,16 +272,6 @@ func (s *Server) decode(w *worker, v version) ([]telemetry.Series, storage.Rejec
 		s.pipeline.Refuse(storage.Metrics, reason, n)
 	}
 	return d.series, d.rejected, nil
-}
-
-// store hands the series to the pipeline. A request of which nothing is left is not written.
-func (s *Server) store(
-	ctx context.Context, tenant telemetry.Tenant, key storage.Key, series []telemetry.Series, rejected storage.Rejected,
-) (ingest.Written, storage.Rejected, error) {
-	if len(series) == 0 {
-		return ingest.Written{}, rejected, nil
-	}
-	return s.pipeline.WriteSeries(ctx, tenant, key, []telemetry.Batch{{Series: series}}, rejected)
 }
 
 // release keeps what the next request can use.
