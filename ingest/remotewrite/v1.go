@@ -9,22 +9,32 @@ import (
 
 // First bytes of fields that every sender writes.
 const (
+	tagSeries  = 1<<3 | wireBytes // of a request of version 1
 	tagLabel   = 1<<3 | wireBytes // of a series of version 1
 	tagSample  = 2<<3 | wireBytes // of a series, in both versions
 	tagValue   = 1<<3 | wireFixed8
 	tagTime    = 2<<3 | wireVarint
+	tagSymbol  = 4<<3 | wireBytes // of a request of version 2
+	tagSeries2 = 5<<3 | wireBytes // of a request of version 2
 	tagRefs    = 1<<3 | wireBytes // of a series of version 2
 	sampleSize = 9                // of a value, before the time
 )
 
 // version1 decodes a prometheus.WriteRequest.
 func (d *decoder) version1(body []byte) error {
-	n, err := count(body, 1)
-	if err != nil {
-		return err
-	}
-	d.reserve(n, len(body))
+	d.reserve(guess(body), len(body))
 	for i := 0; i < len(body); {
+		if body[i] == tagSeries {
+			n, j := uvarint(body, i+1)
+			if j == 0 || n > uint64(len(body)-j) {
+				return errWire
+			}
+			i = j + int(n)
+			if err := d.series1(body[j:i:i]); err != nil {
+				return err
+			}
+			continue
+		}
 		f, end, err := next(body, i)
 		if err != nil {
 			return err
@@ -47,19 +57,20 @@ func (d *decoder) version1(body []byte) error {
 	return nil
 }
 
-// count returns how often the field num is in m.
-func count(m []byte, num uint32) (n int, err error) {
-	for i := 0; i < len(m); {
-		f, end, err := next(m, i)
+// guess returns about how many series a request of version 1 has, from the sizes of the first ones.
+func guess(body []byte) int {
+	n, i := 0, 0
+	for ; n < 64 && i < len(body); n++ {
+		_, end, err := next(body, i)
 		if err != nil {
-			return 0, err
-		}
-		if f.num == num {
-			n++
+			return n
 		}
 		i = end
 	}
-	return n, nil
+	if i == len(body) {
+		return n
+	}
+	return n * len(body) / i * 17 / 16
 }
 
 // series1 decodes a prometheus.TimeSeries.

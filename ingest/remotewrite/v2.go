@@ -31,6 +31,15 @@ func (d *decoder) version2(body []byte) error {
 	t.text, t.prints = t.text[:0], t.prints[:0]
 	n := 0
 	for i := 0; i < len(body); { // the table may stand behind what refers to it
+		if body[i] == tagSeries2 { // not looked into yet
+			size, j := uvarint(body, i+1)
+			if j == 0 || size > uint64(len(body)-j) {
+				return errWire
+			}
+			i = j + int(size)
+			n++
+			continue
+		}
 		f, end, err := next(body, i)
 		if err != nil {
 			return err
@@ -52,6 +61,11 @@ func (d *decoder) version2(body []byte) error {
 	}
 	d.reserve(n, len(body))
 	for i := 0; i < len(body); {
+		if body[i] == tagSymbol {
+			size, j := uvarint(body, i+1)
+			i = j + int(size) // it was read before
+			continue
+		}
 		f, end, err := next(body, i)
 		if err != nil {
 			return err
@@ -192,6 +206,7 @@ func (d *decoder) labels2(refs []byte) (telemetry.LabelSet, uint32, refusal, err
 	t := &d.symbols
 	t.joined = t.joined[:0]
 	var name uint32
+	var wrong refusal
 	n, isName := 0, false
 	for i := 0; i < len(refs); n++ {
 		x, end := uvarint(refs, i)
@@ -201,7 +216,8 @@ func (d *decoder) labels2(refs []byte) (telemetry.LabelSet, uint32, refusal, err
 		i = end
 		ref := uint32(x)
 		if uint64(ref) >= uint64(len(t.prints)) {
-			return "", 0, refusal{reasonSymbol, fmt.Sprintf("a label refers to symbol %d of %d", ref, len(t.prints))}, nil
+			wrong = refusal{reasonSymbol, fmt.Sprintf("a label refers to symbol %d of %d", ref, len(t.prints))}
+			continue // what follows may be no reference at all, which is worse
 		}
 		if isName {
 			name, isName = ref, false
@@ -209,6 +225,9 @@ func (d *decoder) labels2(refs []byte) (telemetry.LabelSet, uint32, refusal, err
 			isName = string(t.text[ref]) == nameLabel
 		}
 		t.joined = t.prints[ref].Append(t.joined)
+	}
+	if !wrong.none() {
+		return "", 0, wrong, nil
 	}
 	if n%2 != 0 {
 		return "", 0, refusal{reasonSymbol, fmt.Sprintf("a series has %d references to names and values of labels, which is odd", n)}, nil

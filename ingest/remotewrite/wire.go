@@ -79,6 +79,9 @@ func uvarint(m []byte, at int) (n uint64, end int) {
 	if at < len(m) && m[at] < 0x80 {
 		return uint64(m[at]), at + 1
 	}
+	if at+1 < len(m) && m[at+1] < 0x80 {
+		return uint64(m[at]&0x7f) | uint64(m[at+1])<<7, at + 2
+	}
 	n, k := binary.Uvarint(m[at:])
 	if k <= 0 {
 		return 0, 0
