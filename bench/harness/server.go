@@ -42,6 +42,7 @@ type Options struct {
 	Binary string
 	Data   string   // folder
 	Config string   // YAML beside the addresses and the folder, which are set here
+	Server string   // more lines of section server
 	Env    []string // in addition to the environment
 	// Like is a server whose addresses the new one takes, for a restart that its clients do not notice; nil for free
 	// ones.
@@ -85,7 +86,7 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 		return nil, err
 	}
 	file := filepath.Join(o.Data, "braid.yaml")
-	config := fmt.Sprintf("data: %q\nserver:\n  http: %s\n  otlp_http: %s\n  otlp_grpc: %s\n%s", filepath.Join(o.Data, "store"), s.HTTP, s.OTLPHTTP, s.OTLPGRPC, o.Config)
+	config := fmt.Sprintf("data: %q\nserver:\n  http: %s\n  otlp_http: %s\n  otlp_grpc: %s\n%s%s", filepath.Join(o.Data, "store"), s.HTTP, s.OTLPHTTP, s.OTLPGRPC, o.Server, o.Config)
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		return nil, err
 	}

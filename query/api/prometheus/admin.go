@@ -38,7 +38,7 @@ func (a *API) deleteSeries(r *http.Request) (result, error) {
 	}
 	sets, err := a.parseMatchers(r)
 	if err != nil {
-		return result{}, err
+		return result{}, invalidMatch(err)
 	}
 	m := storage.Mask{
 		Tenant: httpapi.TenantFrom(r.Context()), Signal: storage.Metrics, Start: timestamp.FromTime(start), End: timestamp.FromTime(end),

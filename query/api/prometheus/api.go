@@ -242,7 +242,7 @@ func (a *API) exemplars(r *http.Request) (result, error) {
 	}
 	expr, err := a.Engine.Parser().ParseExpr(r.FormValue("query"))
 	if err != nil {
-		return result{}, httpapi.BadDataf("invalid parameter %q: %w", "query", err)
+		return result{}, httpapi.BadDataf("%w", err)
 	}
 	return a.read(r, func(ctx context.Context, v storage.View) (result, error) {
 		found, err := exemplarsOf(ctx, v, expr, storage.SeriesQuery{
@@ -276,7 +276,8 @@ type selection struct {
 	limit               int
 }
 
-func (a *API) selection(r *http.Request) (s selection, err error) {
+// selection reads the parameters of the label endpoints; explain puts what is wrong with match[] into words.
+func (a *API) selection(r *http.Request, explain func(error) error) (s selection, err error) {
 	if s.limit, err = limitParam(r); err != nil {
 		return s, err
 	}
@@ -289,11 +290,11 @@ func (a *API) selection(r *http.Request) (s selection, err error) {
 		s.Limit = s.limit + 1
 	}
 	if s.matchers, err = a.parseMatchers(r); err != nil {
-		return s, err
+		return s, explain(err)
 	}
 	for _, ms := range s.matchers {
 		if !slices.ContainsFunc(ms, func(m *labels.Matcher) bool { return m != nil && !m.Matches("") }) {
-			return s, invalid("match[]", errors.New("match[] must contain at least one non-empty matcher"))
+			return s, explain(errors.New("match[] must contain at least one non-empty matcher"))
 		}
 	}
 	return s, nil
@@ -316,7 +317,7 @@ func (s *selection) each(f func(storage.SeriesQuery) error) error {
 
 // strings answers with the sorted union of what f finds.
 func (a *API) strings(r *http.Request, f func(ctx context.Context, v storage.View, q storage.SeriesQuery) ([]string, error)) (result, error) {
-	s, err := a.selection(r)
+	s, err := a.selection(r, func(err error) error { return httpapi.BadDataf("%w", err) })
 	if err != nil {
 		return result{}, err
 	}
@@ -362,7 +363,7 @@ func (a *API) series(r *http.Request) (result, error) {
 	if len(r.Form["match[]"]) == 0 {
 		return result{}, httpapi.BadDataf("no match[] parameter provided")
 	}
-	s, err := a.selection(r)
+	s, err := a.selection(r, invalidMatch)
 	if err != nil {
 		return result{}, err
 	}
@@ -432,6 +433,8 @@ func (a *API) buildInfo(*http.Request) (result, error) {
 func invalid(param string, err error) error {
 	return httpapi.BadDataf("invalid parameter %q: %w", param, err)
 }
+
+func invalidMatch(err error) error { return invalid("match[]", err) }
 
 func limitParam(r *http.Request) (int, error) {
 	s := r.FormValue("limit")

@@ -74,7 +74,7 @@ func (a *API) explore(r *http.Request) (result, error) {
 	}
 	sets, err := a.parseMatchers(r)
 	if err != nil {
-		return result{}, err
+		return result{}, invalidMatch(err)
 	}
 	if metric := r.FormValue("metric"); metric != "" {
 		m := labels.MustNewMatcher(labels.MatchEqual, model.MetricNameLabel, metric)

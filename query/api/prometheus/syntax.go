@@ -183,9 +183,5 @@ func bound(t parser.ItemType) any {
 
 // parseMatchers reads series selectors.
 func (a *API) parseMatchers(r *http.Request) ([][]*labels.Matcher, error) {
-	sets, err := a.Engine.Parser().ParseMetricSelectors(r.Form["match[]"])
-	if err != nil {
-		return nil, invalid("match[]", err)
-	}
-	return sets, nil
+	return a.Engine.Parser().ParseMetricSelectors(r.Form["match[]"])
 }
