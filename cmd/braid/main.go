@@ -34,7 +34,7 @@ func main() {
 	}
 }
 
-const usage = `braid receives OTLP, stores metrics, logs and traces, and answers PromQL, LogQL and joins.
+const usage = `braid receives OTLP and Prometheus remote write, stores metrics, logs and traces, and answers PromQL, LogQL and joins.
 
   braid [serve] [flags]    serve (what braid does without a command)
   braid check [flags]      check the configuration, rules and objectives, and print it whole, defaults included
