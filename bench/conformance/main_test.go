@@ -46,7 +46,7 @@ func start(t *testing.T, dir, config string) *harness.Server {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
-	s, err := harness.Start(ctx, harness.Options{Binary: server, Data: dir, Config: config})
+	s, err := harness.Start(ctx, harness.Options{Binary: server, Data: dir, Config: config, Server: "  admin_api: true\n"})
 	require.NoError(t, err)
 	t.Cleanup(s.Kill)
 	return s
