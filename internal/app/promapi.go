@@ -30,7 +30,7 @@ import (
 // newEngine returns the PromQL engine with its query log.
 func (a *App) newEngine(counter *slo.Counter, observer *query.Observer) (*promql.Engine, error) {
 	deps := promql.Deps{
-		Config: a.cfg.PromQL, Reader: a.db, Virtual: counter, Observer: observer, Log: a.log, SubqueryStep: a.cfg.Alerting.EvaluationInterval.Std(),
+		Config: a.cfg.PromQL, Reader: a.db, Metrics: a.reg, Virtual: counter, Observer: observer, Log: a.log, SubqueryStep: a.cfg.Alerting.EvaluationInterval.Std(),
 		Now: a.opts.Now,
 	}
 	if a.cfg.PromQL.QueryLog != "" {

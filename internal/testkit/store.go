@@ -28,6 +28,7 @@ type Store struct {
 
 	mu       sync.Mutex // guards all below
 	batches  []telemetry.Batch
+	written  []storage.Position // of each batch
 	end      storage.Position
 	keys     map[storage.Key]outcome
 	marks    map[[3]string]uint64 // of tenant, stream and file
@@ -79,6 +80,7 @@ func (s *Store) Write(ctx context.Context, req storage.Request) (storage.Positio
 			return true
 		})
 		s.batches = append(s.batches, b)
+		s.written = append(s.written, s.end+1)
 		s.observe(&b)
 	}
 	s.end++
@@ -184,13 +186,15 @@ func (s *Store) View(ctx context.Context, min storage.Position) (storage.View, e
 	}
 	s.open++
 	s.opened++
-	return &view{store: s, batches: slices.Clip(s.batches), dirs: maps.Clone(s.dirs), warnings: slices.Clone(s.warnings)}, nil
+	return &view{store: s, batches: slices.Clip(s.batches), written: slices.Clip(s.written), at: s.end, dirs: maps.Clone(s.dirs), warnings: slices.Clone(s.warnings)}, nil
 }
 
 // view is the batches that were there when it was opened.
 type view struct {
 	store    *Store
 	batches  []telemetry.Batch
+	written  []storage.Position // of each batch
+	at       storage.Position
 	dirs     map[telemetry.Tenant]*telemetry.Directory
 	warnings []string
 
@@ -220,6 +224,28 @@ func (v *view) ReadStats() storage.ReadStats {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	return v.stats
+}
+
+// Position implements storage.ChangeReader.
+func (v *view) Position() storage.Position { return v.at }
+
+// OldestChange implements storage.ChangeReader; it remembers everything.
+func (v *view) OldestChange(tenant telemetry.Tenant, since storage.Position) (int64, bool) {
+	oldest := int64(math.MaxInt64)
+	for i, b := range v.batches {
+		if v.written[i] <= since || b.Tenant != tenant {
+			continue
+		}
+		for j := range b.Series {
+			for _, x := range b.Series[j].Samples {
+				oldest = min(oldest, x.T)
+			}
+			for _, x := range b.Series[j].Histograms {
+				oldest = min(oldest, x.T)
+			}
+		}
+	}
+	return oldest, true
 }
 
 // check says why nothing can be read.

@@ -26,8 +26,12 @@ type answer struct {
 }
 
 func ask(ctx context.Context, e *promql.Engine, r randpromql.Request) answer {
+	return askFor(ctx, e, r, true)
+}
+
+func askFor(ctx context.Context, e *promql.Engine, r randpromql.Request, stats bool) answer {
 	a, err := e.Query(ctx, promql.Request{
-		Tenant: tenant, Expr: r.Expr, Start: r.Start, End: r.End, Step: r.Step, Lookback: r.Lookback, PerStepStats: true,
+		Tenant: tenant, Expr: r.Expr, Start: r.Start, End: r.End, Step: r.Step, Lookback: r.Lookback, PerStepStats: stats,
 	})
 	if err != nil {
 		for c := err; c != nil; c = errors.Unwrap(c) {

@@ -20,6 +20,7 @@ type Config struct {
 	PerTenant    int             `yaml:"tenant_concurrency" help:"How many queries of one tenant run at once; others wait for their turn. 0 is as many as concurrency."`
 	QueryLog     string          `yaml:"query_log" help:"A file that gets a line of JSON for each query; empty for none."`
 	Columns      bool            `yaml:"columns" help:"Whether known shapes of queries are computed on columns of samples; the answers are the same without, only slower. Experimental queries never are."`
+	CacheBytes   config.Size     `yaml:"cache_bytes" help:"How many bytes of answers of range queries are kept, so that the next refresh computes new steps only; 0 for none."`
 	Experimental bool            `yaml:"experimental" help:"Whether experimental functions and syntax of PromQL are understood, start timestamps count in rate and its like, and the name of a metric goes at the end of a query."`
 }
 
@@ -27,7 +28,7 @@ type Config struct {
 func DefaultConfig() Config {
 	return Config{
 		Timeout: config.Duration(2 * time.Minute), MaxSamples: 50_000_000, Lookback: config.Duration(5 * time.Minute), Concurrency: 20,
-		MaxSeries: 2_000_000, MaxRead: 8 << 30, Columns: true,
+		MaxSeries: 2_000_000, MaxRead: 8 << 30, Columns: true, CacheBytes: 32 << 20,
 	}
 }
 
@@ -49,7 +50,7 @@ func (c Config) Validate() error {
 	for _, f := range []struct {
 		name string
 		n    int64
-	}{{"max_series", int64(c.MaxSeries)}, {"max_read", c.MaxRead.Bytes()}, {"tenant_concurrency", int64(c.PerTenant)}} {
+	}{{"max_series", int64(c.MaxSeries)}, {"max_read", c.MaxRead.Bytes()}, {"cache_bytes", c.CacheBytes.Bytes()}, {"tenant_concurrency", int64(c.PerTenant)}} {
 		if f.n < 0 {
 			e.Field(f.name, errors.New("must not be negative"))
 		}

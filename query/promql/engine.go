@@ -18,6 +18,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/promql"
 	"github.com/prometheus/prometheus/promql/parser"
@@ -29,6 +30,7 @@ import (
 	"github.com/braidobs/braid/internal/telemetry"
 	"github.com/braidobs/braid/query"
 	"github.com/braidobs/braid/query/promql/columns"
+	"github.com/braidobs/braid/query/promql/results"
 	"github.com/braidobs/braid/storage"
 )
 
@@ -53,7 +55,8 @@ type Deps struct {
 	SubqueryStep time.Duration
 	// QueryLog gets a record for each query, as that of Prometheus does; nil for none.
 	QueryLog promql.QueryLogger
-	Now      func() time.Time // when queries began; nil: not known
+	Now      func() time.Time      // when queries began; nil: not known
+	Metrics  prometheus.Registerer // of the cache of results; nil for none
 }
 
 // Engine answers queries. It is safe for concurrent use.
@@ -68,6 +71,7 @@ type Engine struct {
 	now      func() time.Time
 
 	subqueryStep time.Duration
+	results      *results.Cache // nil for none
 }
 
 // New returns an engine.
@@ -85,6 +89,9 @@ func New(d Deps) (*Engine, error) {
 		step = defaultSubqueryStep
 	}
 	e.subqueryStep = step
+	if d.Config.CacheBytes > 0 {
+		e.results = results.New(results.Options{Bytes: int(d.Config.CacheBytes.Bytes()), Metrics: d.Metrics})
+	}
 	e.engine = promql.NewEngine(promql.EngineOpts{
 		Logger: d.Log, MaxSamples: d.Config.MaxSamples, Timeout: d.Config.Timeout.Std(), LookbackDelta: d.Config.Lookback.Std(),
 		ActiveQueryTracker:       make(turns, d.Config.Concurrency),
@@ -134,13 +141,15 @@ type Answer struct {
 	Warnings annotations.Annotations // and infos
 	Stats    *stats.Statistics
 	Read     storage.ReadStats
-	query    promql.Query
+	query    promql.Query // nil when nothing had to be evaluated
 	view     *sharedView
 }
 
 // Close gives back what the answer holds.
 func (a *Answer) Close() {
-	a.query.Close()
+	if a.query != nil {
+		a.query.Close()
+	}
 	_ = a.view.close()
 }
 
@@ -159,17 +168,28 @@ func (e *Engine) Query(ctx context.Context, r Request) (a *Answer, err error) {
 	}
 	defer leave()
 	view := e.view(r.Min)
-	q, res, err := e.exec(ctx, r, view)
+	a, ok, err := e.fromResults(ctx, r, view)
+	if !ok {
+		a, err = e.whole(ctx, r, view)
+	}
 	if err != nil {
 		_ = view.close()
 		return nil, err
 	}
-	a = &Answer{query: q, view: view}
+	return a, nil
+}
+
+// whole evaluates a query at all its steps.
+func (e *Engine) whole(ctx context.Context, r Request, view *sharedView) (*Answer, error) {
+	q, res, err := e.exec(ctx, r, view)
+	if err != nil {
+		return nil, err
+	}
 	if res.Err != nil {
-		a.Close()
+		q.Close()
 		return nil, e.explain(ctx, res.Err)
 	}
-	a.Value, a.Warnings, a.Stats, a.Read = res.Value, res.Warnings, q.Stats(), view.stats()
+	a := &Answer{query: q, view: view, Value: res.Value, Warnings: res.Warnings, Stats: q.Stats(), Read: view.stats()}
 	for _, w := range view.warnings() {
 		a.Warnings.Add(errors.New(w))
 	}

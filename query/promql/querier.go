@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 
 	"github.com/prometheus/prometheus/model/labels"
 	promstorage "github.com/prometheus/prometheus/storage"
@@ -37,6 +38,7 @@ type sharedView struct {
 	reader storage.Reader
 	min    storage.Position
 	limits limits
+	made   atomic.Bool // series were read that are not stored
 
 	mu     sync.Mutex // guards what follows
 	view   storage.View
@@ -60,6 +62,9 @@ func (s *sharedView) get(ctx context.Context) (storage.View, error) {
 	s.view = v
 	return v, nil
 }
+
+// foreign tells whether series were read that the view does not hold.
+func (s *sharedView) foreign() bool { return s.made.Load() }
 
 func (s *sharedView) warnings() []string {
 	s.mu.Lock()
@@ -107,6 +112,7 @@ func (q *querier) Select(ctx context.Context, _ bool, hints *promstorage.SelectH
 	}
 	if q.virtual != nil {
 		if set, ok := q.virtual.Select(ctx, q.tenant, sq.Start, sq.End, ms); ok {
+			q.view.made.Store(true)
 			return &seriesSet{SeriesSet: set, view: q.view}
 		}
 	}
@@ -122,6 +128,7 @@ func (q *querier) columns(ctx context.Context, sq storage.SeriesQuery, f func(*s
 	sq.Tenant = q.tenant
 	if q.virtual != nil {
 		if _, ok := q.virtual.Select(ctx, q.tenant, sq.Start, sq.End, sq.Matchers); ok {
+			q.view.made.Store(true)
 			return columns.ErrForeign
 		}
 	}
