@@ -21,8 +21,8 @@ import (
 	"github.com/braidobs/braid/bench/harness"
 )
 
-// writeSamples sends a remote write request and returns the answer.
-func writeSamples(t *testing.T, s *harness.Server, contentType string, body []byte) *http.Response {
+// writeSamples sends a remote write request and returns status and headers of the answer.
+func writeSamples(t *testing.T, s *harness.Server, contentType string, body []byte) (int, http.Header) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+s.HTTP+"/api/v1/write", bytes.NewReader(s2.EncodeSnappy(nil, body)))
 	require.NoError(t, err)
@@ -31,7 +31,7 @@ func writeSamples(t *testing.T, s *harness.Server, contentType string, body []by
 	resp, err := http.DefaultClient.Do(req)
 	require.NoError(t, err)
 	require.NoError(t, resp.Body.Close())
-	return resp
+	return resp.StatusCode, resp.Header
 }
 
 // vector answers an instant query as one text a series: labels and value.
@@ -66,7 +66,8 @@ func TestRemoteWrite(t *testing.T) {
 	}
 	body, err := one.Marshal()
 	require.NoError(t, err)
-	require.Equal(t, http.StatusNoContent, writeSamples(t, s, "application/x-protobuf", body).StatusCode)
+	code, _ := writeSamples(t, s, "application/x-protobuf", body)
+	require.Equal(t, http.StatusNoContent, code)
 	require.Equal(t, []string{"map[__name__:one job:a] 1"}, vector(t, s, "one"))
 
 	st := writev2.NewSymbolTable()
@@ -82,10 +83,10 @@ func TestRemoteWrite(t *testing.T) {
 	two.Symbols = st.Symbols()
 	body, err = two.Marshal()
 	require.NoError(t, err)
-	resp := writeSamples(t, s, "application/x-protobuf;proto=io.prometheus.write.v2.Request", body)
-	require.Equal(t, http.StatusBadRequest, resp.StatusCode, "one series has no name")
+	code, header := writeSamples(t, s, "application/x-protobuf;proto=io.prometheus.write.v2.Request", body)
+	require.Equal(t, http.StatusBadRequest, code, "one series has no name")
 	for _, what := range []string{"Samples", "Exemplars"} {
-		require.Equal(t, "1", resp.Header.Get("X-Prometheus-Remote-Write-"+what+"-Written"))
+		require.Equal(t, "1", header.Get("X-Prometheus-Remote-Write-"+what+"-Written"))
 	}
 	require.Equal(t, []string{"map[__name__:two job:b] 2"}, vector(t, s, "two"))
 	_, b := get(t, s, "", "/api/v1/query_exemplars?start=0&end=4000000000&query=two")
