@@ -1,10 +1,16 @@
 package promql_test
 
 import (
+	"bufio"
 	"context"
+	"encoding/json"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
+	stock "github.com/prometheus/prometheus/promql"
+	"github.com/prometheus/prometheus/util/logging"
 	"github.com/stretchr/testify/require"
 
 	"github.com/braidobs/braid/internal/httpapi"
@@ -122,4 +128,45 @@ func TestTurnsOfTenants(t *testing.T) {
 	require.NoError(t, <-other)
 	go func() { <-w.asked }()
 	require.NoError(t, run(t.Context(), tenant))
+}
+
+// TestQueryLog wants a line for each query that ran, those that failed as well, with what Prometheus has in it.
+func TestQueryLog(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "queries.log")
+	l, err := logging.NewJSONFileLogger(file)
+	require.NoError(t, err)
+	e, err := promql.New(promql.Deps{Config: promql.DefaultConfig(), Reader: store(t), QueryLog: l})
+	require.NoError(t, err)
+	ctx := stock.NewOriginContext(t.Context(), map[string]any{"tenant": "default"})
+	for _, expr := range []string{"sum(m)", "m + on() m", "m("} {
+		a, err := e.Query(ctx, promql.Request{Tenant: tenant, Expr: expr, Start: time.Unix(0, 0), End: time.Unix(20, 0), Step: 10 * time.Second})
+		if err == nil {
+			a.Close()
+		}
+	}
+	require.NoError(t, l.Close())
+	f, err := os.Open(file)
+	require.NoError(t, err)
+	defer f.Close()
+	type line struct {
+		Params struct {
+			Query, Start, End string
+			Step              int
+		}
+		Stats         struct{ Timings map[string]float64 }
+		Error, Tenant string
+	}
+	var got []line
+	for s := bufio.NewScanner(f); s.Scan(); {
+		var one line
+		require.NoError(t, json.Unmarshal(s.Bytes(), &one))
+		got = append(got, one)
+	}
+	require.Len(t, got, 2, "what does not parse is no query")
+	require.Equal(t, "sum(m)", got[0].Params.Query)
+	require.Equal(t, []any{"1970-01-01T00:00:00.000Z", "1970-01-01T00:00:20.000Z", 10}, []any{got[0].Params.Start, got[0].Params.End, got[0].Params.Step})
+	require.Equal(t, "default", got[0].Tenant)
+	require.Contains(t, got[0].Stats.Timings, "execTotalTime")
+	require.Empty(t, got[0].Error)
+	require.Contains(t, got[1].Error, "many-to-many")
 }
