@@ -43,6 +43,7 @@ func BenchmarkColumns(b *testing.B) {
 		{"count of all", `count({__name__!=""})`, 0},
 		{"count by name", `count by (__name__) ({__name__!=""})`, 0},
 		{"topk", `topk(10, memory_bytes)`, 0},
+		{"gauges alone", `memory_bytes`, time.Minute},
 		{"sum of gauges", `sum by (namespace) (memory_bytes)`, time.Minute},
 		{"avg_over_time", `avg by (namespace) (avg_over_time(memory_bytes[10m]))`, time.Minute},
 		{"max_over_time", `max by (namespace) (max_over_time(memory_bytes[10m]))`, time.Minute},

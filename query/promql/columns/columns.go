@@ -4,8 +4,8 @@
 //	set, ok := plan.Select(ctx, matchers, source, samples) // in Querier.Select: ok when the engine asks for a shape
 //	plan.Settle(samples)                                   // once the query has been evaluated
 //
-// Rewrite finds sub-expressions of a preprocessed statement that it knows (a function over a range of a selector, alone
-// or under an aggregation, and an aggregation of a selector) and puts a synthetic selector in the place of each. When
+// Rewrite finds sub-expressions of a preprocessed statement that it knows (a function over a range of a selector or, at
+// several steps, a selector, alone or under an aggregation) and puts a synthetic selector in the place of each. When
 // the engine evaluates the selector, the shape is computed from storage.SeriesReader.Columns, and the engine gets
 // series that have at each step of the evaluation either the value of the shape or a staleness marker. All that is
 // above the shape (operators, joins, histogram_quantile, topk, subqueries) stays with the engine.

@@ -47,6 +47,9 @@ type grouping struct {
 	drop    bool // the metric's name is gone before the grouping
 }
 
+// lastMeta is the last name that is metadata.
+const lastMeta = model.MetricUnitLabel
+
 // appendKey appends the canonical bytes of the labels of s's group. meta is set when the labels hold metadata that
 // functions drop together with the name; ok is false when s is not canonical.
 func (g *grouping) appendKey(dst []byte, s string) (key []byte, meta, ok bool) {
@@ -73,6 +76,9 @@ func (g *grouping) appendKey(dst []byte, s string) (key []byte, meta, ok bool) {
 		}
 		if keep && (!isName || !g.drop) {
 			dst = append(dst, s[:end]...)
+		}
+		if len(names) == 0 && !g.all && !g.without && name > lastMeta {
+			break // nothing of interest comes after it
 		}
 		s = s[end:]
 	}

@@ -158,6 +158,10 @@ func (w *walk) call(n *parser.Call, g Grid, frames []frame) {
 		switch a := n.Args[i].(type) {
 		case *parser.MatrixSelector:
 			read = true
+		case *parser.VectorSelector:
+			if n.Func.Name != "absent" { // its labels are those of the matchers
+				w.expr(&n.Args[i], g, frames)
+			}
 		case *parser.SubqueryExpr:
 			if sub, ok := w.subquery(a, g); ok && !read {
 				w.expr(&a.Expr, sub, append(slices.Clip(frames), frame{
@@ -243,7 +247,7 @@ func (w *walk) shape(e *parser.Expr, g Grid, frames []frame) bool {
 		s.hints.Func = n.Func.Name
 		s.hints.Range = s.length
 	case *parser.VectorSelector:
-		if s.op == none {
+		if s.op == none && g.Len() == 1 {
 			return false // the engine does just that
 		}
 		vs, s.f, s.length = n, selector, w.lookback.Milliseconds()

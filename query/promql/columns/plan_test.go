@@ -40,20 +40,23 @@ func TestWhatIsRewritten(t *testing.T) {
 		{`count({a="b"})`, 1},
 		{`histogram_quantile(0.9, sum by (le) (rate(x_bucket[5m])))`, 1},
 		{`sum(rate(x[5m])) / sum(rate(y[5m]))`, 2},
-		{`sum(rate(x[5m])) * on (a) group_left (b) y`, 1},
+		{`sum(rate(x[5m])) * on (a) group_left (b) y`, 2},
 		{`max_over_time(rate(x[5m])[1h:1m])`, 1},
 		{`max_over_time(sum(rate(x[5m] offset 1h))[1h:])`, 1},
 		{`sum(rate(x[5m] @ 1000)) + sum(y @ end())`, 2},
 		{`-sum(x) > 1`, 1},
-		{`x`, 0}, // the engine does just that
+		{`x`, 1},
+		{`x @ 1000`, 0}, // one step: the engine does just that
+		{`absent(x)`, 0},
+		{`timestamp(x)`, 0},
 		{`rate({a="b"}[5m])`, 0},
 		{`rate({__name__=~"x|y"}[5m])`, 0},
 		{`max_over_time(rate(x[5m] @ 1000)[1h:1m])`, 0},
 		{`max_over_time(rate(x[5m])[1h:1m] @ 1000)`, 0},
-		{`stddev(x)`, 0},
+		{`stddev(x)`, 1},
 		{`quantile_over_time(0.5, x[5m])`, 0},
 		{`timestamp(sum(x))`, 0},
-		{`rate(x[5m:1m])`, 0},
+		{`rate(x[5m:1m])`, 1},
 		{`time() + 1`, 0},
 	}
 	for _, tt := range tests {
