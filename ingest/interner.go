@@ -18,7 +18,7 @@ const (
 	// internAge is how long a generation lasts at most: labels that nobody sends fall out after one to two of it.
 	internAge = 5 * time.Minute
 	// internEntry is what an entry takes beside its text: key, header and the empty places of the map.
-	internEntry = 64
+	internEntry = 128
 )
 
 // Fingerprint stands for the labels of a series as a sender wrote them: two hashes of their bytes under seeds that
@@ -31,14 +31,23 @@ func (f Fingerprint) Append(dst []byte) []byte {
 	return binary.LittleEndian.AppendUint64(dst, f.b)
 }
 
+// Labels is an entry of an Interner.
+type Labels struct {
+	telemetry.Interned
+	print Fingerprint
+	turn  atomic.Uint32          // turns of the interner when it was last found in a map
+	next  atomic.Pointer[Labels] // which came after it the last time
+}
+
 // Interner remembers label sets that were checked, by the fingerprint of the bytes they came in: who sends a series
 // again pays for a hash and a look-up and not for parsing, sorting and checking, and the store gets the same string
 // as before. It holds a bounded number of bytes in two generations: what is used moves to the young one, and when
 // that is full or five minutes old, the old one is forgotten. It may be used concurrently.
 type Interner struct {
 	seeds  [2]maphash.Seed
-	half   int64        // bytes of one generation of one shard
-	born   atomic.Int64 // when the young generation began, Unix nanoseconds
+	turns  atomic.Uint32 // generations of all shards that began
+	half   int64         // bytes of one generation of one shard
+	born   atomic.Int64  // when the young generation began, Unix nanoseconds
 	shards [internShards]internShard
 
 	hits, misses, evictions prometheus.Counter
@@ -46,7 +55,7 @@ type Interner struct {
 
 type internShard struct {
 	mu         sync.Mutex // guards what follows; nothing is called under it
-	young, old map[Fingerprint]telemetry.LabelSet
+	young, old map[Fingerprint]*Labels
 	bytes      int64 // of young
 	_          [24]byte
 }
@@ -67,7 +76,7 @@ func NewInterner(bytes int64, reg prometheus.Registerer) *Interner {
 		}),
 	}
 	for i := range in.shards {
-		in.shards[i].young = make(map[Fingerprint]telemetry.LabelSet)
+		in.shards[i].young = make(map[Fingerprint]*Labels)
 	}
 	return in
 }
@@ -77,49 +86,65 @@ func (in *Interner) Sum(b []byte) Fingerprint {
 	return Fingerprint{maphash.Bytes(in.seeds[0], b), maphash.Bytes(in.seeds[1], b)}
 }
 
-// Lookup returns the label set kept under f.
-func (in *Interner) Lookup(f Fingerprint) (telemetry.LabelSet, bool) {
+// Lookup returns the labels kept under f. After is what came before in the same request, nil for the first: senders
+// mostly repeat themselves, and then nothing needs to be looked up at all.
+func (in *Interner) Lookup(f Fingerprint, after *Labels) (*Labels, bool) {
+	turn := in.turns.Load()
+	if after != nil {
+		if l := after.next.Load(); l != nil && l.print == f && l.turn.Load() == turn {
+			return l, true
+		}
+	}
 	s := &in.shards[f.a%internShards]
 	s.mu.Lock()
-	ls, ok := s.young[f]
+	l, ok := s.young[f]
 	if !ok && s.old != nil {
-		if ls, ok = s.old[f]; ok {
+		if l, ok = s.old[f]; ok {
 			delete(s.old, f)
-			in.add(s, f, ls)
+			in.add(s, l)
 		}
 	}
 	s.mu.Unlock()
-	return ls, ok
+	if ok {
+		l.turn.Store(turn)
+		if after != nil {
+			after.next.Store(l)
+		}
+	}
+	return l, ok
 }
 
 // Intern keeps ls under f, unless it is too large to be kept.
-func (in *Interner) Intern(f Fingerprint, ls telemetry.LabelSet) {
+func (in *Interner) Intern(f Fingerprint, ls telemetry.LabelSet) *Labels {
+	l := &Labels{Interned: telemetry.Interned{Labels: ls}, print: f}
 	if int64(len(ls)+internEntry) > in.half/4 {
-		return
+		return l
 	}
 	s := &in.shards[f.a%internShards]
 	s.mu.Lock()
-	in.add(s, f, ls)
+	in.add(s, l)
 	s.mu.Unlock()
+	return l
 }
 
 // add needs the shard's mutex.
-func (in *Interner) add(s *internShard, f Fingerprint, ls telemetry.LabelSet) {
-	if _, ok := s.young[f]; ok {
+func (in *Interner) add(s *internShard, l *Labels) {
+	if _, ok := s.young[l.print]; ok {
 		return
 	}
-	n := int64(len(ls) + internEntry)
+	n := int64(len(l.Labels) + internEntry)
 	if s.bytes+n > in.half {
 		in.turn(s)
 	}
-	s.young[f] = ls
+	s.young[l.print] = l
 	s.bytes += n
 }
 
 // turn begins a generation. It needs the shard's mutex.
 func (in *Interner) turn(s *internShard) {
 	in.evictions.Add(float64(len(s.old)))
-	s.old, s.young, s.bytes = s.young, make(map[Fingerprint]telemetry.LabelSet, len(s.young)), 0
+	in.turns.Add(1)
+	s.old, s.young, s.bytes = s.young, make(map[Fingerprint]*Labels, len(s.young)), 0
 }
 
 // Age begins a generation when the young one is old enough. Receivers call it with each request.

@@ -207,7 +207,7 @@ func (l *limiter) series(b *telemetry.Batch) {
 	for i := range b.Series {
 		s := &b.Series[i]
 		points := len(s.Samples) + len(s.Histograms)
-		if !s.Checked {
+		if s.Known == nil {
 			if br := l.labels(s.Labels); !br.none() {
 				l.refused.Histograms += len(s.Histograms)
 				l.refused.Exemplars += len(s.Exemplars)

@@ -32,7 +32,8 @@ const leastSeries = 28
 type decoder struct {
 	pipeline *ingest.Pipeline
 	interner *ingest.Interner
-	budget   int // bytes that the request may still take
+	last     *ingest.Labels // of the series before, nil for the first
+	budget   int            // bytes that the request may still take
 
 	series   []telemetry.Series
 	samples  []telemetry.Sample // those of one series after the other; the series point into it
@@ -54,7 +55,7 @@ type decoder struct {
 func (d *decoder) begin(maxBody int) {
 	d.budget = expansion * maxBody
 	d.series, d.samples, d.first = nil, nil, 0
-	d.rejected, d.hits, d.misses = storage.Rejected{}, 0, 0
+	d.rejected, d.hits, d.misses, d.last = storage.Rejected{}, 0, 0, nil
 	clear(d.refused)
 	clear(d.seen)
 }
@@ -117,7 +118,7 @@ type part struct {
 }
 
 // keep ends the series being read: it gets the labels, or is refused.
-func (d *decoder) keep(ls telemetry.LabelSet, r refusal, p *part) {
+func (d *decoder) keep(ls *telemetry.Interned, r refusal, p *part) {
 	mine := d.samples[d.first:len(d.samples):len(d.samples)]
 	if !r.none() {
 		d.refuse(r, len(mine)+len(p.histograms))
@@ -130,7 +131,7 @@ func (d *decoder) keep(ls telemetry.LabelSet, r refusal, p *part) {
 	}
 	d.date(p, mine)
 	d.series = append(d.series, telemetry.Series{
-		Labels: ls, Samples: mine, Histograms: p.histograms, Exemplars: p.exemplars, Metadata: p.metadata, Checked: true,
+		Labels: ls.Labels, Samples: mine, Histograms: p.histograms, Exemplars: p.exemplars, Metadata: p.metadata, Known: ls,
 	})
 }
 

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"math"
 
+	"github.com/braidobs/braid/ingest"
 	"github.com/braidobs/braid/internal/telemetry"
 )
 
@@ -146,10 +147,10 @@ func (d *decoder) series1(m []byte) error {
 		i = end
 	}
 	fp := d.interner.Sum(raw)
-	ls, ok := d.interner.Lookup(fp)
-	if ok {
+	if known, ok := d.interner.Lookup(fp, d.last); ok {
 		d.hits++
-		d.keep(ls, refusal{}, &p)
+		d.last = known
+		d.keep(&known.Interned, refusal{}, &p)
 		return nil
 	}
 	d.misses++
@@ -157,11 +158,17 @@ func (d *decoder) series1(m []byte) error {
 		return err
 	}
 	ls, r := d.labelSet()
-	if r.none() {
-		d.interner.Intern(fp, ls)
-	}
-	d.keep(ls, r, &p)
+	d.keep(d.intern(fp, ls, r), r, &p)
 	return nil
+}
+
+// intern keeps labels that are good, for the next time.
+func (d *decoder) intern(fp ingest.Fingerprint, ls telemetry.LabelSet, r refusal) *telemetry.Interned {
+	if !r.none() {
+		return nil
+	}
+	d.last = d.interner.Intern(fp, ls)
+	return &d.last.Interned
 }
 
 // pairs1 parses label fields, all with the same number, into d.pairs.
@@ -308,6 +315,6 @@ func (d *decoder) family(b []byte) error {
 		d.refuse(r, 0)
 		return nil
 	}
-	d.keep(ls, refusal{}, &part{metadata: m})
+	d.keep(&telemetry.Interned{Labels: ls}, refusal{}, &part{metadata: m})
 	return nil
 }

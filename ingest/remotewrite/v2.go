@@ -202,7 +202,7 @@ func (d *decoder) start(p *part, created int64) {
 }
 
 // labels2 returns the labels that refs point to, and the symbol of the metric's name.
-func (d *decoder) labels2(refs []byte) (telemetry.LabelSet, uint32, refusal, error) {
+func (d *decoder) labels2(refs []byte) (*telemetry.Interned, uint32, refusal, error) {
 	t := &d.symbols
 	t.joined = t.joined[:0]
 	var name uint32
@@ -211,7 +211,7 @@ func (d *decoder) labels2(refs []byte) (telemetry.LabelSet, uint32, refusal, err
 	for i := 0; i < len(refs); n++ {
 		x, end := uvarint(refs, i)
 		if end == 0 {
-			return "", 0, refusal{}, errWire
+			return nil, 0, refusal{}, errWire
 		}
 		i = end
 		ref := uint32(x)
@@ -227,23 +227,21 @@ func (d *decoder) labels2(refs []byte) (telemetry.LabelSet, uint32, refusal, err
 		t.joined = t.prints[ref].Append(t.joined)
 	}
 	if !wrong.none() {
-		return "", 0, wrong, nil
+		return nil, 0, wrong, nil
 	}
 	if n%2 != 0 {
-		return "", 0, refusal{reasonSymbol, fmt.Sprintf("a series has %d references to names and values of labels, which is odd", n)}, nil
+		return nil, 0, refusal{reasonSymbol, fmt.Sprintf("a series has %d references to names and values of labels, which is odd", n)}, nil
 	}
 	fp := d.interner.Sum(t.joined)
-	if ls, ok := d.interner.Lookup(fp); ok {
+	if known, ok := d.interner.Lookup(fp, d.last); ok {
 		d.hits++
-		return ls, name, refusal{}, nil
+		d.last = known
+		return &known.Interned, name, refusal{}, nil
 	}
 	d.misses++
 	d.pairs2(refs)
 	ls, r := d.labelSet()
-	if r.none() {
-		d.interner.Intern(fp, ls)
-	}
-	return ls, name, r, nil
+	return d.intern(fp, ls, r), name, r, nil
 }
 
 // pairs2 puts the labels that refs point to, all of them in the table and even in number, into d.pairs.

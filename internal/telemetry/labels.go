@@ -1,6 +1,8 @@
 package telemetry
 
 import (
+	"sync/atomic"
+
 	"github.com/prometheus/prometheus/model/labels"
 )
 
@@ -8,6 +10,26 @@ import (
 // length as a uvarint. Equal sets are equal strings, so it serves as the key of a series or a stream. Labels
 // with an empty value are left out, as Prometheus does.
 type LabelSet string
+
+// Handle is what a store knows a series by.
+type Handle interface{ SeriesHandle() }
+
+// Interned is labels that come again and again, held once in memory. It is safe for concurrent use.
+type Interned struct {
+	Labels LabelSet
+	handle atomic.Pointer[Handle]
+}
+
+// Handle returns what a store left for the next time that the labels come, or nil.
+func (i *Interned) Handle() Handle {
+	if h := i.handle.Load(); h != nil {
+		return *h
+	}
+	return nil
+}
+
+// Leave leaves a handle, which must not change, for the next time that the labels come.
+func (i *Interned) Leave(h *Handle) { i.handle.Store(h) }
 
 // NewLabelSet returns the canonical form of ls.
 func NewLabelSet(ls labels.Labels) LabelSet {

@@ -232,8 +232,8 @@ type Series struct {
 	// Derived says that the series is one of several made from each data point, which is counted with another
 	// one when it is rejected. It is not stored.
 	Derived bool
-	// Checked says that the labels were found to be within the limits of ingest before. It is not stored.
-	Checked bool
+	// Known, when not nil, holds Labels, which were found to be within the limits of ingest before. It is not stored.
+	Known *Interned
 }
 
 // Size returns an estimate of the memory that the series holds, in bytes.

@@ -286,14 +286,10 @@ func (d *DB) metricBuilders(ctx context.Context, snap *signalmetrics.Snapshot, t
 	make := func() *signalmetrics.Builder { return signalmetrics.NewBuilder(ctx) }
 	for _, t := range snap.Tenants() {
 		src := snap.Tenant(t)
-		days, err := src.Days(ctx)
-		if err != nil {
-			return nil, err
+		for _, day := range src.Days() {
+			builderOf(m, slot{t, day}, make).AddDay(src, day)
 		}
-		for day, data := range days {
-			builderOf(m, slot{t, day}, make).Add(data)
-		}
-		err = src.Metadata("", func(name string, md telemetry.Metadata) {
+		err := src.Metadata("", func(name string, md telemetry.Metadata) {
 			any := false
 			for k, b := range m {
 				if k.tenant == t {

@@ -48,13 +48,20 @@ func (d *DB) rewrite(ctx context.Context, p partition, why string, in []*partHan
 		d.m.merges.WithLabelValues(p.signal.String(), "failed").Inc()
 		return fmt.Errorf("%s of %s: %w", why, p.path(), err)
 	}
-	if !b.Empty() {
+	if p.signal == storage.Metrics || !b.Empty() { // a merge of metrics streams: it knows at the end whether it is empty
 		out, err := d.writePart(ctx, meta, b)
 		if err != nil {
 			d.m.merges.WithLabelValues(p.signal.String(), "failed").Inc()
+			d.quarantineAmong(in, err)
 			return fmt.Errorf("%s of %s: %w", why, p.path(), err)
 		}
-		m.Outputs = []partMeta{out}
+		if b.Empty() {
+			if err := d.deps.Blobs.Delete(ctx, out.Name); err != nil {
+				d.log.Warn("part without records cannot be deleted, the next start tries again", "part", out.Name, "err", err)
+			}
+		} else {
+			m.Outputs = []partMeta{out}
+		}
 	}
 	if err := d.change(ctx, p, &m); err != nil {
 		d.m.merges.WithLabelValues(p.signal.String(), "failed").Inc()
@@ -62,6 +69,17 @@ func (d *DB) rewrite(ctx context.Context, p partition, why string, in []*partHan
 	}
 	d.m.merges.WithLabelValues(p.signal.String(), "ok").Inc()
 	return nil
+}
+
+// quarantineAmong sets the part aside that an error says is corrupt.
+func (d *DB) quarantineAmong(in []*partHandle, err error) {
+	if c, ok := errors.AsType[*part.CorruptError](err); ok {
+		for _, h := range in {
+			if h.meta.Name == c.File {
+				d.quarantine(h, err)
+			}
+		}
+	}
 }
 
 // read collects the records of parts. One that is corrupt is set aside, and the rewrite is off.

@@ -17,6 +17,8 @@ import (
 type Entry struct {
 	labels telemetry.LabelSet
 	own    *telemetry.Resource // what the labels tell of where it comes from, or nil
+	self   telemetry.Handle    // the entry; senders that repeat themselves bring it along
+	owner  *activeTenant       // nil once it was forgotten; guarded by who appends to the log
 
 	// The places in the youngest head that has samples and in the one before: the number of the head, then that of
 	// the slot.
@@ -27,6 +29,9 @@ type Entry struct {
 	number uint32
 	era    uint64
 }
+
+// SeriesHandle implements telemetry.Handle.
+func (e *Entry) SeriesHandle() {}
 
 // Labels returns the labels of the series.
 func (e *Entry) Labels() telemetry.LabelSet { return e.labels }
@@ -76,6 +81,8 @@ type activeTenant struct {
 	all       []*Entry            // by number; the index speaks of these
 	index     map[string]postings // by label name
 	resources map[telemetry.ResourceID]*telemetry.Resource
+	order     []*Entry // the first sorted of all in storage order, replaced and never changed
+	sorted    int
 }
 
 // postings are the series by the value of one label, in the order of their numbers.
@@ -119,7 +126,17 @@ func (a *Active) Resolve(batches []telemetry.Batch, dst []*Entry) ([]*Entry, []O
 		missing := false
 		t.mu.RLock()
 		for j := range b.Series {
+			known := b.Series[j].Known
+			if known != nil {
+				if e, ok := known.Handle().(*Entry); ok && e.owner == t {
+					dst = append(dst, e)
+					continue
+				}
+			}
 			e := t.series[b.Series[j].Labels]
+			if e != nil && known != nil {
+				known.Leave(&e.self)
+			}
 			missing = missing || e == nil
 			dst = append(dst, e)
 		}
@@ -182,7 +199,7 @@ func (a *Active) create(t *activeTenant, b *telemetry.Batch, es []*Entry, over [
 			continue
 		}
 		ls := s.Labels
-		if !s.Checked { // it may be a piece of something larger
+		if s.Known == nil { // it may be a piece of something larger
 			ls = telemetry.LabelSet(strings.Clone(string(ls)))
 		}
 		es[j] = t.add(ls)
@@ -226,6 +243,7 @@ func (o *Overflow) Reason() string {
 // add makes an entry. It needs mu.
 func (t *activeTenant) add(ls telemetry.LabelSet) *Entry {
 	e := &Entry{labels: ls, own: telemetry.LabelResource(ls)}
+	e.self = e
 	if e.own != nil {
 		if known := t.resources[e.own.ID]; known != nil {
 			e.own = known
@@ -240,6 +258,7 @@ func (t *activeTenant) add(ls telemetry.LabelSet) *Entry {
 // enter adds an entry to the tables. It needs mu.
 func (t *activeTenant) enter(e *Entry) {
 	n := uint32(len(t.all))
+	e.owner = t
 	t.all = append(t.all, e)
 	t.series[e.labels] = e
 	e.labels.Range(func(name, value string) {
@@ -270,6 +289,9 @@ func (a *Active) Sweep(before int64, live func(head uint32) bool) {
 			continue
 		}
 		a.count.Add(int64(-dead))
+		for _, e := range t.all {
+			e.owner = nil // the kept ones get a new one
+		}
 		fresh := newActiveTenant(len(kept))
 		for _, e := range kept {
 			if e.own != nil {
@@ -277,6 +299,16 @@ func (a *Active) Sweep(before int64, live func(head uint32) bool) {
 			}
 			fresh.enter(e)
 		}
+		alive := make(map[*Entry]bool, len(kept))
+		for _, e := range kept {
+			alive[e] = true
+		}
+		for _, e := range t.ordered() {
+			if alive[e] {
+				fresh.order = append(fresh.order, e)
+			}
+		}
+		fresh.sorted = len(kept)
 		a.mu.Lock()
 		if len(kept) == 0 {
 			delete(a.tenants, n)

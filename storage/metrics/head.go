@@ -326,35 +326,6 @@ func SizeInMemory(s *telemetry.Series) int64 {
 	return int64(n)
 }
 
-// Days returns all series of the snapshot by the day of their samples and exemplars, in days since the epoch.
-func (t *Tenant) Days(ctx context.Context) (map[int64][]Data, error) {
-	sel, err := t.Select(ctx, everything(), Samples|Exemplars|EvidenceOf, nil)
-	if err != nil {
-		return nil, err
-	}
-	const perDay = 24 * 3600 * 1000
-	days := make(map[int64][]Data)
-	for _, d := range sel.(*memory).data { //nolint:forcetypeassert // what Select of a head returns
-		lo, hi := d.bounds()
-		if windowOf(lo)/windowsPerDay == windowOf(hi)/windowsPerDay && windowOf(lo) >= 0 {
-			days[windowOf(lo)/windowsPerDay] = append(days[windowOf(lo)/windowsPerDay], d)
-			continue
-		}
-		for day := floorDiv(lo, perDay); day <= floorDiv(hi, perDay); {
-			x := d.between(day*perDay, (day+1)*perDay-1)
-			if !x.empty() {
-				days[day] = append(days[day], x)
-			}
-			next, ok := d.after((day + 1) * perDay)
-			if !ok {
-				break
-			}
-			day = floorDiv(next, perDay)
-		}
-	}
-	return days, nil
-}
-
 // Size returns the memory held, in bytes, and the number of samples, histograms and exemplars.
 func (h *Head) Size() (bytes, records int64) {
 	h.mu.RLock()
@@ -585,8 +556,10 @@ func (t *Tenant) floats(s *slot, x *extra, q *storage.SeriesQuery, masks []Mask,
 		d.fromPoints(ps)
 		return
 	}
-	d.T, d.V = make([]int64, 0, s.n), make([]float64, 0, s.n)
-	if hasStarts {
+	d.T, d.V = slices.Grow(d.T, int(s.n)), slices.Grow(d.V, int(s.n))
+	if !hasStarts {
+		d.ST = nil
+	} else if d.ST == nil {
 		d.ST = make([]int64, 0, s.n)
 	}
 	t.each(s, x, func(_ uint32, at int64, v float64, st int64) {

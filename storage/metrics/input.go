@@ -2,53 +2,65 @@ package metrics
 
 import (
 	"slices"
-	"sort"
 
-	"github.com/braidobs/braid/internal/telemetry"
+	"github.com/prometheus/prometheus/model/exemplar"
+
 	"github.com/braidobs/braid/storage"
 )
 
-// input is series that go into a part, in storage order. Of several inputs the later ones came later.
+// input is series that go into a part. It is walked over once by next, in storage order; the series are numbered in the
+// order in which that gives them, and then read in rising order, from the first again as often as needed.
 type input interface {
-	len() int
-	at(i int) *key
-	labels(i int) (telemetry.LabelSet, error)
+	// next moves to the next series; ok is false after the last. It appends the labels as dicts numbers them.
+	next(ds *dicts, dst []pair) (labels []pair, ok bool, err error)
+	// key returns what the series that next moved to is sorted by, until the call after.
+	key() (*key, error)
 	// bounds returns the smallest and largest time of float samples.
 	bounds() (lo, hi int64)
-	// floats returns the float samples of series i in a time range, both ends included. What it returns is valid
-	// until the next call with a smaller i or another range. Calls come window by window, series by series.
+	// floats returns the float samples of series i in a time range, which are valid until the next call. The range
+	// changes after the last series only.
 	floats(i int, lo, hi int64) (Columns, error)
-	// others returns everything of series i but float samples. Calls come in the order of series.
-	others(i int) (Data, error)
+	// has says whether there is any of a kind, without looking closely.
+	has(w What) bool
+	histograms(i int) ([]Point, error)
+	exemplars(i int) ([]exemplar.Exemplar, error)
+	evidence(i int) ([]Evidence, error)
 }
+
+// histogramsToo is a kind of an input's content.
+const histogramsToo What = 1 << 7
 
 // memoryInput is an input that is in memory.
 type memoryInput struct {
 	keys []key
 	data []Data
+	at   int
 }
 
 // newMemoryInput takes over data, in any order.
 func newMemoryInput(data []Data) *memoryInput {
-	in := &memoryInput{keys: make([]key, len(data)), data: data}
+	in := &memoryInput{keys: make([]key, len(data)), data: make([]Data, len(data)), at: -1}
+	order := make([]int, len(data))
+	keys := make([]key, len(data))
 	for i := range data {
-		in.keys[i] = keyOf(data[i].Labels)
+		keys[i], order[i] = keyOf(data[i].Labels), i
 	}
-	sort.Sort(in)
+	slices.SortFunc(order, func(a, b int) int { return keys[a].compare(&keys[b]) })
+	for i, from := range order {
+		in.keys[i], in.data[i] = keys[from], data[from]
+	}
 	return in
 }
 
-// Len, Less and Swap implement sort.Interface.
-func (in *memoryInput) Len() int           { return len(in.data) }
-func (in *memoryInput) Less(i, j int) bool { return in.keys[i].compare(&in.keys[j]) < 0 }
-func (in *memoryInput) Swap(i, j int) {
-	in.keys[i], in.keys[j] = in.keys[j], in.keys[i]
-	in.data[i], in.data[j] = in.data[j], in.data[i]
+func (in *memoryInput) next(ds *dicts, dst []pair) ([]pair, bool, error) {
+	if in.at++; in.at >= len(in.data) {
+		return dst, false, nil
+	}
+	return ds.appendAll(dst, in.data[in.at].Labels), true, nil
 }
 
-func (in *memoryInput) len() int                                 { return len(in.data) }
-func (in *memoryInput) at(i int) *key                            { return &in.keys[i] }
-func (in *memoryInput) labels(i int) (telemetry.LabelSet, error) { return in.data[i].Labels, nil }
+func (in *memoryInput) key() (*key, error) { return &in.keys[in.at], nil }
+func (in *memoryInput) has(What) bool      { return true }
 
 func (in *memoryInput) bounds() (lo, hi int64) {
 	lo, hi = maxTime, minTime
@@ -64,10 +76,12 @@ func (in *memoryInput) floats(i int, lo, hi int64) (Columns, error) {
 	return in.data[i].within(lo, hi), nil
 }
 
-func (in *memoryInput) others(i int) (Data, error) {
-	d := in.data[i]
-	d.Columns = Columns{}
-	return d, nil
+func (in *memoryInput) histograms(i int) ([]Point, error) { return in.data[i].Histograms, nil }
+
+func (in *memoryInput) evidence(i int) ([]Evidence, error) { return in.data[i].Evidence, nil }
+
+func (in *memoryInput) exemplars(i int) ([]exemplar.Exemplar, error) {
+	return in.data[i].Exemplars, nil
 }
 
 // within returns the samples in a time range, which share memory with c.

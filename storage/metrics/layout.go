@@ -41,9 +41,6 @@ const (
 	maxSeries = 1 << 28
 )
 
-// windowsPerDay is how many windows a partition has at most.
-const windowsPerDay = 24 * 3600 * 1000 / windowMillis
-
 // windowOf returns the number of the window that a time lies in.
 func windowOf(t int64) int64 { return floorDiv(t, windowMillis) }
 

@@ -56,44 +56,6 @@ func (d *Data) samples() int { return len(d.T) + len(d.Histograms) }
 // empty says whether there is neither a sample nor an exemplar.
 func (d *Data) empty() bool { return len(d.T) == 0 && len(d.Histograms) == 0 && len(d.Exemplars) == 0 }
 
-// bounds returns the smallest and largest time of samples and exemplars.
-func (d *Data) bounds() (lo, hi int64) {
-	lo, hi = maxTime, minTime
-	if n := len(d.T); n > 0 {
-		lo, hi = d.T[0], d.T[n-1]
-	}
-	if n := len(d.Histograms); n > 0 {
-		lo, hi = min(lo, d.Histograms[0].T), max(hi, d.Histograms[n-1].T)
-	}
-	for i := range d.Exemplars {
-		lo, hi = min(lo, d.Exemplars[i].Ts), max(hi, d.Exemplars[i].Ts)
-	}
-	return lo, hi
-}
-
-// between returns what lies in a time range, with all evidence. It shares memory with d.
-func (d *Data) between(lo, hi int64) Data {
-	x := Data{Labels: d.Labels, Columns: d.within(lo, hi), Evidence: d.Evidence}
-	for _, p := range d.Histograms {
-		if p.T >= lo && p.T <= hi {
-			x.Histograms = append(x.Histograms, p)
-		}
-	}
-	for _, e := range d.Exemplars {
-		if e.Ts >= lo && e.Ts <= hi {
-			x.Exemplars = append(x.Exemplars, e)
-		}
-	}
-	return x
-}
-
-// after returns the first time of a sample or an exemplar at or after t.
-func (d *Data) after(t int64) (int64, bool) {
-	x := d.between(t, maxTime)
-	lo, _ := x.bounds()
-	return lo, !x.empty()
-}
-
 const (
 	minTime = -1 << 63
 	maxTime = 1<<63 - 1

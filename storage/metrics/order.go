@@ -58,8 +58,3 @@ func keyOf(ls telemetry.LabelSet) key {
 func (k *key) compare(o *key) int {
 	return cmp.Or(strings.Compare(k.name, o.name), strings.Compare(k.rest, o.rest), cmp.Compare(k.le, o.le), strings.Compare(k.text, o.text))
 }
-
-// bucketsTogether says whether both are buckets of one histogram.
-func (k *key) bucketsTogether(o *key) bool {
-	return k.text != "" && o.text != "" && k.name == o.name && k.rest == o.rest
-}

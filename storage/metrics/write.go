@@ -1,7 +1,6 @@
 package metrics
 
 import (
-	"container/heap"
 	"context"
 	"encoding/binary"
 	"hash/maphash"
@@ -15,7 +14,7 @@ import (
 )
 
 // Builder makes one part, of one tenant and one day, out of inputs, which are added in the order of arrival. It streams:
-// of parts that it merges it holds the labels in memory, and of their samples a page at a time.
+// in memory are the numbers of the labels of each series, the values of the labels, and a page of samples.
 type Builder struct {
 	ctx    context.Context //nolint:containedctx // it lives as long as the write
 	inputs []input
@@ -30,12 +29,8 @@ func NewBuilder(ctx context.Context) *Builder {
 	return &Builder{ctx: ctx, meta: make(map[string]telemetry.Metadata), lo: math.MaxInt64, hi: math.MinInt64}
 }
 
-// Add adds series, in any order, each once. It takes ownership of data.
-func (b *Builder) Add(data []Data) {
-	if len(data) > 0 {
-		b.inputs = append(b.inputs, newMemoryInput(data))
-	}
-}
+// AddDay adds what a head holds of a tenant and day. The head must not change any more.
+func (b *Builder) AddDay(t *Tenant, day int64) { b.inputs = append(b.inputs, t.input(day)) }
 
 // AddMetadata adds the metadata of a family; the last one stays.
 func (b *Builder) AddMetadata(metric string, m telemetry.Metadata) { b.meta[metric] = m }
@@ -46,14 +41,12 @@ func (b *Builder) AddPart(p *Part, masks []Mask) error {
 	if err != nil {
 		return err
 	}
-	if in.len() > 0 {
-		b.inputs = append(b.inputs, in)
-	}
+	b.inputs = append(b.inputs, in)
 	return p.Metadata("", b.AddMetadata)
 }
 
-// Empty says whether there is nothing to write. Metadata alone is worth a part.
-func (b *Builder) Empty() bool { return len(b.inputs) == 0 && len(b.meta) == 0 }
+// Empty says, once Write is done, whether nothing was written. Metadata alone is worth a part.
+func (b *Builder) Empty() bool { return b.rows == 0 && len(b.meta) == 0 }
 
 // Rows returns, once Write is done, the number of samples and exemplars, the bytes that the samples take when they are
 // unpacked, and the smallest and largest time.
@@ -66,13 +59,12 @@ func (b *Builder) saw(n int, lo, hi int64) {
 
 // Write writes the tables of docs/format/part.md, section metrics. The builder is spent.
 func (b *Builder) Write(w *part.Writer) error {
-	series := b.merge()
 	out := &partWriter{
-		b: b, w: w, series: series, lo: make([]int64, len(series)), hi: make([]int64, len(series)),
-		vectors: make(map[[2]uint64]uint32), seed: [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()},
+		b: b, w: w, vectors: make(map[[2]uint64]uint32), seed: [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()},
+		dicts: dicts{byName: make(map[string]int)},
 	}
-	for i := range series {
-		out.lo[i], out.hi[i] = math.MaxInt64, math.MinInt64
+	if err := out.merge(); err != nil {
+		return err
 	}
 	for _, write := range []func() error{out.samples, out.histograms, out.exemplars, out.evidence, out.index, out.metadata} {
 		if err := write(); err != nil {
@@ -85,89 +77,131 @@ func (b *Builder) Write(w *part.Writer) error {
 // ref is a series of an input.
 type ref struct{ input, series int32 }
 
-// merged is a series of the part: where it comes from, in the order of arrival.
-type merged struct {
-	first ref
-	more  []ref
-}
-
-// each calls f for each place that the series comes from.
-func (m *merged) each(f func(ref) error) error {
-	if err := f(m.first); err != nil {
-		return err
-	}
-	for _, r := range m.more {
-		if err := f(r); err != nil {
+// merge walks over the series of all inputs in storage order, and numbers them and their labels.
+func (o *partWriter) merge() error {
+	m := merging{ds: &o.dicts}
+	for i, in := range o.b.inputs {
+		m.heads = append(m.heads, mergeHead{input: int32(i), in: in, series: -1})
+		if err := m.advance(len(m.heads) - 1); err != nil {
 			return err
 		}
+	}
+	m.drop()
+	le := o.dicts.label(bucketLabel)
+	var last []pair
+	for n := 0; len(m.heads) > 0; n++ {
+		if n%4096 == 0 {
+			if err := o.b.ctx.Err(); err != nil {
+				return err
+			}
+		}
+		if err := m.least(); err != nil {
+			return err
+		}
+		labels := m.heads[m.first[0]].labels
+		o.linked = append(o.linked, n > 0 && linked(last, labels, le))
+		at := len(o.pairs)
+		o.pairs = append(o.pairs, labels...)
+		last = o.pairs[at:]
+		o.labelEnds = append(o.labelEnds, uint32(len(o.pairs)))
+		for _, i := range m.first {
+			o.refs = append(o.refs, ref{m.heads[i].input, m.heads[i].series})
+			if err := m.advance(i); err != nil {
+				return err
+			}
+		}
+		o.ends = append(o.ends, uint32(len(o.refs)))
+		m.drop()
+	}
+	o.lo, o.hi = make([]int64, len(o.ends)), make([]int64, len(o.ends))
+	for i := range o.lo {
+		o.lo[i], o.hi[i] = math.MaxInt64, math.MinInt64
 	}
 	return nil
 }
 
-// merge puts the series of all inputs into storage order.
-func (b *Builder) merge() []merged {
-	var out []merged
-	switch len(b.inputs) {
-	case 0:
-	case 1:
-		out = make([]merged, b.inputs[0].len())
-		for i := range out {
-			out[i].first.series = int32(i)
-		}
-	default:
-		h := &merging{b: b, at: make([]int32, len(b.inputs))}
-		for i := range b.inputs {
-			h.inputs = append(h.inputs, int32(i))
-		}
-		heap.Init(h)
-		var last *key
-		for len(h.inputs) > 0 {
-			i := h.inputs[0]
-			r := ref{i, h.at[i]}
-			k := b.inputs[i].at(int(r.series))
-			if last != nil && last.compare(k) == 0 {
-				m := &out[len(out)-1]
-				m.more = append(m.more, r)
-			} else {
-				out = append(out, merged{first: r})
-			}
-			last = k
-			if h.at[i]++; int(h.at[i]) == b.inputs[i].len() {
-				heap.Pop(h)
-			} else {
-				heap.Fix(h, 0)
-			}
+// linked says whether two neighbours differ in le alone, which both have.
+func linked(a, b []pair, le uint32) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	both := false
+	for i := range a {
+		switch {
+		case a[i].label == le && b[i].label == le:
+			both = true
+		case a[i] != b[i]:
+			return false
 		}
 	}
-	return out
+	return both
 }
 
-// merging is a heap of inputs by their next series, then by arrival.
+// merging walks over inputs side by side.
 type merging struct {
-	b      *Builder
-	inputs []int32
-	at     []int32
+	ds    *dicts
+	heads []mergeHead
+	first []int // heads that stand on the first series of all, in the order of arrival
 }
 
-func (h *merging) Len() int      { return len(h.inputs) }
-func (h *merging) Swap(i, j int) { h.inputs[i], h.inputs[j] = h.inputs[j], h.inputs[i] }
-func (h *merging) Less(i, j int) bool {
-	x, y := h.inputs[i], h.inputs[j]
-	c := h.b.inputs[x].at(int(h.at[x])).compare(h.b.inputs[y].at(int(h.at[y])))
-	return c < 0 || c == 0 && x < y
+type mergeHead struct {
+	in     input
+	input  int32
+	series int32
+	labels []pair
+	done   bool
 }
-func (h *merging) Push(any) {}
-func (h *merging) Pop() any {
-	h.inputs = h.inputs[:len(h.inputs)-1]
+
+func (m *merging) advance(i int) error {
+	h := &m.heads[i]
+	labels, ok, err := h.in.next(m.ds, h.labels[:0])
+	h.labels, h.done = labels, !ok
+	h.series++
+	return err
+}
+
+// drop removes the heads that are done.
+func (m *merging) drop() {
+	m.heads = slices.DeleteFunc(m.heads, func(h mergeHead) bool { return h.done })
+}
+
+// least finds the heads with the first series. Parts of one time mostly hold the same series: equal numbers say so
+// without a look at the labels.
+func (m *merging) least() error {
+	m.first = append(m.first[:0], 0)
+	for i := 1; i < len(m.heads); i++ {
+		best, h := &m.heads[m.first[0]], &m.heads[i]
+		if slices.Equal(best.labels, h.labels) {
+			m.first = append(m.first, i)
+			continue
+		}
+		x, err := h.in.key()
+		if err != nil {
+			return err
+		}
+		y, err := best.in.key()
+		if err != nil {
+			return err
+		}
+		if x.compare(y) < 0 {
+			m.first = append(m.first[:0], i)
+		}
+	}
 	return nil
 }
 
 // partWriter writes one part.
 type partWriter struct {
-	b      *Builder
-	w      *part.Writer
-	series []merged
-	lo, hi []int64 // of the samples of each series
+	b *Builder
+	w *part.Writer
+
+	refs      []ref    // where the series come from, in the order of arrival
+	ends      []uint32 // of each series in refs
+	linked    []bool   // the series is a bucket of the same histogram as the one before
+	pairs     []pair
+	labelEnds []uint32 // of each series in pairs
+	dicts     dicts
+	lo, hi    []int64 // of the samples of each series
 
 	enc     column.Encoder
 	vectors map[[2]uint64]uint32 // columns of times of the window, by hash
@@ -178,7 +212,8 @@ type partWriter struct {
 	timesIn                int // columns in timesBuf
 	timesAll               uint32
 
-	page page
+	page   page
+	joined Columns
 }
 
 // page is a page that is being filled.
@@ -210,28 +245,36 @@ func (o *partWriter) samples() error {
 	return nil
 }
 
+// from returns where a series comes from.
+func (o *partWriter) from(i int) []ref {
+	start := uint32(0)
+	if i > 0 {
+		start = o.ends[i-1]
+	}
+	return o.refs[start:o.ends[i]]
+}
+
 func (o *partWriter) window(lo, hi int64) error {
 	clear(o.vectors)
-	var last *key
-	for i := range o.series {
+	linked := false // to the last series that has samples
+	for i := range o.ends {
 		if i%1024 == 0 {
 			if err := o.b.ctx.Err(); err != nil {
 				return err
 			}
 		}
-		c, err := o.floats(&o.series[i], lo, hi)
+		linked = linked && o.linked[i]
+		c, err := o.floats(o.from(i), lo, hi)
 		if err != nil {
 			return err
 		}
 		if len(c.T) == 0 {
 			continue
 		}
-		f := o.series[i].first
-		k := o.b.inputs[f.input].at(int(f.series))
-		if err := o.column(i, &c, last != nil && k.bucketsTogether(last)); err != nil {
+		if err := o.column(i, &c, linked); err != nil {
 			return err
 		}
-		last = k
+		linked = true
 	}
 	if err := o.flushPage(); err != nil {
 		return err
@@ -240,30 +283,64 @@ func (o *partWriter) window(lo, hi int64) error {
 }
 
 // floats returns the samples of a series in a window.
-func (o *partWriter) floats(m *merged, lo, hi int64) (Columns, error) {
-	c, err := o.b.inputs[m.first.input].floats(int(m.first.series), lo, hi)
-	if err != nil || len(m.more) == 0 {
-		return c, err
+func (o *partWriter) floats(from []ref, lo, hi int64) (Columns, error) {
+	if len(from) == 1 {
+		return o.b.inputs[from[0].input].floats(int(from[0].series), lo, hi)
 	}
-	// A histogram of a later input may replace a float of an earlier one: the histograms are looked at, too, where
-	// there are any.
-	var all Data
-	some := 0
-	for _, r := range append([]ref{m.first}, m.more...) {
+	o.joined = Columns{T: o.joined.T[:0], V: o.joined.V[:0], ST: o.joined.ST[:0]}
+	hasStarts, plain := false, true
+	for _, r := range from {
 		in := o.b.inputs[r.input]
-		d := Data{}
-		if d.Columns, err = in.floats(int(r.series), lo, hi); err != nil {
+		if plain = plain && !in.has(histogramsToo); !plain {
+			break
+		}
+		c, err := in.floats(int(r.series), lo, hi)
+		if err != nil {
 			return c, err
 		}
-		if d.Histograms, err = histogramsOf(in, int(r.series), lo, hi); err != nil {
+		if len(c.T) == 0 {
+			continue
+		}
+		n := len(o.joined.T)
+		if plain = n == 0 || c.T[0] > o.joined.T[n-1]; !plain {
+			break
+		}
+		hasStarts = hasStarts || c.ST != nil
+		o.joined.T, o.joined.V = append(o.joined.T, c.T...), append(o.joined.V, c.V...)
+		for len(o.joined.ST) < n {
+			o.joined.ST = append(o.joined.ST, 0)
+		}
+		o.joined.ST = append(o.joined.ST, c.ST...)
+	}
+	if !plain {
+		return o.mixed(from, lo, hi)
+	}
+	c := o.joined
+	for len(c.ST) < len(c.T) {
+		c.ST = append(c.ST, 0)
+	}
+	if o.joined.ST = c.ST; !hasStarts {
+		c.ST = nil
+	}
+	return c, nil
+}
+
+// mixed joins samples that overlap, or where a histogram of a later input may replace a float of an earlier one.
+func (o *partWriter) mixed(from []ref, lo, hi int64) (Columns, error) {
+	var all Data
+	for _, r := range from {
+		in := o.b.inputs[r.input]
+		c, err := in.floats(int(r.series), lo, hi)
+		if err != nil {
 			return c, err
 		}
-		if d.samples() == 0 {
-			continue
-		}
-		if some++; some == 1 {
-			all = Data{Columns: Columns{T: slices.Clone(d.T), V: slices.Clone(d.V), ST: slices.Clone(d.ST)}, Histograms: slices.Clone(d.Histograms)}
-			continue
+		d := Data{Columns: Columns{T: slices.Clone(c.T), V: slices.Clone(c.V), ST: slices.Clone(c.ST)}}
+		if in.has(histogramsToo) {
+			hs, err := in.histograms(int(r.series))
+			if err != nil {
+				return c, err
+			}
+			d.Histograms = slices.DeleteFunc(slices.Clone(hs), func(p Point) bool { return p.T < lo || p.T > hi })
 		}
 		all.join(&d)
 	}

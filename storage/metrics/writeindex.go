@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/prometheus/prometheus/model/exemplar"
 
@@ -12,30 +13,67 @@ import (
 	"github.com/braidobs/braid/storage/part"
 )
 
-// gather joins what the inputs hold of a series besides float samples, and its histograms as they stand beside those.
-func (o *partWriter) gather(m *merged) (Data, error) {
-	var out Data
-	some := 0
-	err := m.each(func(r ref) error {
-		in := o.b.inputs[r.input]
-		d, err := in.others(int(r.series))
+// any says whether an input has something of a kind.
+func (o *partWriter) any(w What) bool {
+	return slices.ContainsFunc(o.b.inputs, func(in input) bool { return in.has(w) })
+}
+
+// histograms writes the native histograms.
+func (o *partWriter) histograms() error {
+	r := newRows(o.w, tableHistograms)
+	if !o.any(histogramsToo) {
+		return r.close()
+	}
+	for i := range o.ends {
+		hs, err := o.histogramsOf(o.from(i))
 		if err != nil {
 			return err
 		}
-		if len(m.more) > 0 && (len(d.Histograms) > 0 || len(out.Histograms) > 0) {
-			if d.Columns, err = allFloats(in, int(r.series)); err != nil {
-				return err
-			}
+		for j := range hs {
+			p := &hs[j]
+			r.ints(0, int64(i))
+			r.ints(1, p.T)
+			r.ints(2, int64(telemetry.PackStart(p.T, p.ST)))
+			h := string(telemetry.AppendHistogram(nil, &telemetry.HistogramSample{H: p.H, FH: p.FH}))
+			r.v[3].Strs = append(r.v[3].Strs, h)
+			r.end(len(h) + 24)
+			o.lo[i], o.hi[i] = min(o.lo[i], p.T), max(o.hi[i], p.T)
+			o.b.saw(1, p.T, p.T)
 		}
-		if some++; some == 1 {
-			out = d
-			out.Exemplars, out.Evidence = slices.Clip(d.Exemplars), slices.Clone(d.Evidence)
-			return nil
+	}
+	return r.close()
+}
+
+// histogramsOf returns the histograms of a series as they stand beside its floats.
+func (o *partWriter) histogramsOf(from []ref) ([]Point, error) {
+	some := false
+	for _, r := range from {
+		hs, err := o.b.inputs[r.input].histograms(int(r.series))
+		if err != nil {
+			return nil, err
 		}
-		out.join(&d)
-		return nil
-	})
-	return out, err
+		if len(from) == 1 {
+			return hs, nil
+		}
+		some = some || len(hs) > 0
+	}
+	if !some {
+		return nil, nil
+	}
+	var all Data
+	for _, r := range from {
+		in := o.b.inputs[r.input]
+		hs, err := in.histograms(int(r.series))
+		if err != nil {
+			return nil, err
+		}
+		c, err := allFloats(in, int(r.series))
+		if err != nil {
+			return nil, err
+		}
+		all.join(&Data{Columns: c, Histograms: slices.Clone(hs)})
+	}
+	return all.Histograms, nil
 }
 
 // allFloats returns the float samples of a series of an input in all windows.
@@ -55,50 +93,26 @@ func allFloats(in input, i int) (Columns, error) {
 	return out.Columns, nil
 }
 
-// histogramsOf returns the histograms of a series of an input in a time range.
-func histogramsOf(in input, i int, lo, hi int64) ([]Point, error) {
-	d, err := in.others(i)
-	if err != nil {
-		return nil, err
-	}
-	return slices.DeleteFunc(slices.Clone(d.Histograms), func(p Point) bool { return p.T < lo || p.T > hi }), nil
-}
-
-// histograms writes the native histograms.
-func (o *partWriter) histograms() error {
-	r := newRows(o.w, tableHistograms)
-	for i := range o.series {
-		d, err := o.gather(&o.series[i])
-		if err != nil {
-			return err
-		}
-		for j := range d.Histograms {
-			p := &d.Histograms[j]
-			r.ints(0, int64(i))
-			r.ints(1, p.T)
-			r.ints(2, int64(telemetry.PackStart(p.T, p.ST)))
-			h := string(telemetry.AppendHistogram(nil, &telemetry.HistogramSample{H: p.H, FH: p.FH}))
-			r.v[3].Strs = append(r.v[3].Strs, h)
-			r.end(len(h) + 24)
-			o.lo[i], o.hi[i] = min(o.lo[i], p.T), max(o.hi[i], p.T)
-			o.b.saw(1, p.T, p.T)
-		}
-	}
-	return r.close()
-}
-
 // exemplars writes the exemplars, each of several equal ones once.
 func (o *partWriter) exemplars() error {
 	r := newRows(o.w, tableExemplars)
-	for i := range o.series {
-		d, err := o.gather(&o.series[i])
-		if err != nil {
-			return err
+	if !o.any(Exemplars) {
+		return r.close()
+	}
+	var all []exemplar.Exemplar
+	for i := range o.ends {
+		all = all[:0]
+		for _, f := range o.from(i) {
+			es, err := o.b.inputs[f.input].exemplars(int(f.series))
+			if err != nil {
+				return err
+			}
+			all = append(all, es...)
 		}
-		slices.SortStableFunc(d.Exemplars, func(x, y exemplar.Exemplar) int { return cmp.Compare(x.Ts, y.Ts) })
+		slices.SortStableFunc(all, func(x, y exemplar.Exemplar) int { return cmp.Compare(x.Ts, y.Ts) })
 		last := ""
-		for j := range d.Exemplars {
-			x := &d.Exemplars[j]
+		for j := range all {
+			x := &all[j]
 			e := string(telemetry.AppendExemplar(nil, x))
 			if e == last {
 				continue
@@ -118,12 +132,17 @@ func (o *partWriter) exemplars() error {
 func (o *partWriter) evidence() error {
 	var resources part.Resources
 	r := newRows(o.w, tableEvidence)
-	for i := range o.series {
-		d, err := o.gather(&o.series[i])
-		if err != nil {
-			return err
+	var all []Evidence
+	for i := range o.ends {
+		all = all[:0]
+		for _, f := range o.from(i) {
+			es, err := o.b.inputs[f.input].evidence(int(f.series))
+			if err != nil {
+				return err
+			}
+			all = joinEvidence(all, es)
 		}
-		for _, e := range d.Evidence {
+		for _, e := range all {
 			r.ints(0, int64(i))
 			r.ints(1, int64(resources.Add(e.Resource)))
 			r.ints(2, e.First)
@@ -151,37 +170,43 @@ type dicts struct {
 	all    []dict
 }
 
-func (ds *dicts) add(name, value string) [2]uint32 {
+// pair is a label: the number of its name, and that of its value, from 1.
+type pair struct{ label, value uint32 }
+
+// label returns the number of a label name.
+func (ds *dicts) label(name string) uint32 {
 	n, ok := ds.byName[name]
 	if !ok {
 		n = len(ds.all)
+		name = strings.Clone(name)
 		ds.byName[name] = n
 		ds.all = append(ds.all, dict{name: name, ids: make(map[string]uint32)})
 	}
+	return uint32(n)
+}
+
+func (ds *dicts) add(name, value string) pair {
+	n := ds.label(name)
 	d := &ds.all[n]
 	id, ok := d.ids[value]
 	if !ok {
+		value = strings.Clone(value) // it may be a piece of something larger
+		d.values = append(d.values, value)
 		id = uint32(len(d.values))
 		d.ids[value] = id
-		d.values = append(d.values, value)
 	}
-	return [2]uint32{uint32(n), id}
+	return pair{n, id}
+}
+
+// appendAll appends the labels of a series.
+func (ds *dicts) appendAll(dst []pair, ls telemetry.LabelSet) []pair {
+	ls.Range(func(name, value string) { dst = append(dst, ds.add(name, value)) })
+	return dst
 }
 
 // index writes the label names, the values of each, and the labels of the series.
 func (o *partWriter) index() error {
-	ds := &dicts{byName: make(map[string]int)}
-	var pairs [][2]uint32 // label and value, series after series
-	ends := make([]int, len(o.series))
-	for i := range o.series {
-		f := o.series[i].first
-		ls, err := o.b.inputs[f.input].labels(int(f.series))
-		if err != nil {
-			return err
-		}
-		ls.Range(func(name, value string) { pairs = append(pairs, ds.add(name, value)) })
-		ends[i] = len(pairs)
-	}
+	ds := &o.dicts
 	order, err := o.dictionaries(ds)
 	if err != nil {
 		return err
@@ -190,13 +215,13 @@ func (o *partWriter) index() error {
 	columns := make([][]int64, len(ds.all)) // by label, in the order of its first series
 	used := make([]bool, len(ds.all))
 	var b []byte
-	from := 0
-	for at := 0; at < len(o.series); at += groupSeries {
-		n := min(groupSeries, len(o.series)-at)
+	from := uint32(0)
+	for at := 0; at < len(o.ends); at += groupSeries {
+		n := min(groupSeries, len(o.ends)-at)
 		clear(used)
 		for i := range n {
-			for _, p := range pairs[from:ends[at+i]] {
-				c := p[0]
+			for _, p := range o.pairs[from:o.labelEnds[at+i]] {
+				c := p.label
 				if !used[c] {
 					used[c] = true
 					if columns[c] == nil {
@@ -204,9 +229,9 @@ func (o *partWriter) index() error {
 					}
 					clear(columns[c])
 				}
-				columns[c][i] = ds.all[c].rank[p[1]]
+				columns[c][i] = ds.all[c].rank[p.value-1]
 			}
-			from = ends[at+i]
+			from = o.labelEnds[at+i]
 		}
 		b = b[:0]
 		count := 0
@@ -242,9 +267,11 @@ func (o *partWriter) index() error {
 // dictionaries writes the label names and their values, ranks the values, and returns the labels in the order of their
 // names.
 func (o *partWriter) dictionaries(ds *dicts) ([]int, error) {
-	order := make([]int, len(ds.all))
-	for i := range order {
-		order[i] = i
+	order := make([]int, 0, len(ds.all))
+	for i := range ds.all {
+		if len(ds.all[i].values) > 0 {
+			order = append(order, i)
+		}
 	}
 	slices.SortFunc(order, func(a, b int) int { return cmp.Compare(ds.all[a].name, ds.all[b].name) })
 	names := binary.AppendUvarint(nil, uint64(len(order)))
