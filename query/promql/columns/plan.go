@@ -9,7 +9,6 @@ import (
 
 	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
-	"github.com/prometheus/prometheus/model/timestamp"
 	"github.com/prometheus/prometheus/promql/parser"
 	promstorage "github.com/prometheus/prometheus/storage"
 	"github.com/prometheus/prometheus/util/annotations"
@@ -53,7 +52,8 @@ func Rewrite(stmt *parser.EvalStmt, o Options) *Plan {
 		p.shapes, p.unfit = o.Before.shapes, o.Before.unfit
 		p.o.Before = nil
 	}
-	g := Grid{Start: timestamp.FromTime(stmt.Start), End: timestamp.FromTime(stmt.End), Step: stmt.Interval.Milliseconds()}
+	ms := int64(time.Millisecond)
+	g := Grid{Start: stmt.Start.UnixNano() / ms, End: stmt.End.UnixNano() / ms, Step: stmt.Interval.Milliseconds()}
 	if stmt.Interval == 0 {
 		g.Step = 1
 	}
