@@ -44,7 +44,7 @@ func DefaultConfig() Config {
 		MaxName:       1 << 10,
 		MaxLabels:     64,
 		MaxLabelValue: 64 << 10,
-		LabelCache:    64 << 20,
+		LabelCache:    256 << 20,
 	}
 }
 

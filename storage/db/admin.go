@@ -49,7 +49,7 @@ func (d *DB) Delete(ctx context.Context, m storage.Mask) (uint64, error) {
 	if err := d.flush(ctx, m.Signal); err != nil {
 		d.log.Warn("flush after a delete failed, it is tried again", "err", err)
 	}
-	d.wake()
+	signal(d.flushed)
 	return m.ID, nil
 }
 

@@ -120,6 +120,8 @@ type Deps struct {
 	Metrics prometheus.Registerer // nil keeps them to itself
 	// CheckpointEvery is after how many manifests of a chain they are absorbed into one; 0 is 256.
 	CheckpointEvery int
+	// MergeMetricsFrom is how many neighbouring small parts of metrics are worth a merge; 0 is 8.
+	MergeMetricsFrom int
 }
 
 // metrics are the engine's own.

@@ -7,7 +7,7 @@
 // Merges, deletes and retention replace parts of one partition by further manifests. Recovery reads the
 // manifests and replays the log from the end of each chain.
 //
-// Locks, in the order in which they are taken: the turns on sources, DB.flushMu, DB.order, retryKeys.mu, DB.mu, the heads' own,
+// Locks, in the order in which they are taken: the turns on sources, DB.tidyMu, DB.flushMu, DB.order, retryKeys.mu, DB.mu, the heads' own,
 // partHandle.mu.
 package db
 
@@ -45,11 +45,13 @@ type DB struct {
 	cache *part.Cache
 
 	inflight [4]atomic.Int64 // bytes of writes between admission and apply, by chain
-	kick     chan struct{}   // wakes Run
+	kick     chan struct{}   // wakes the flushes of Run
+	flushed  chan struct{}   // wakes the merges of Run
 	closed   atomic.Bool
 	full     atomic.Bool // the last append found the disk full
 
-	flushMu sync.Mutex // held while anything is flushed, merged, rewritten or dropped
+	tidyMu  sync.Mutex // held while parts are merged, rewritten or dropped
+	flushMu sync.Mutex // held while anything is flushed or committed
 
 	order     sync.Mutex // guards all below, and makes appends of requests with series follow it
 	deltas    *signalmetrics.Deltas
@@ -153,10 +155,13 @@ func Open(ctx context.Context, cfg Config, deps Deps) (*DB, error) {
 	if deps.CheckpointEvery < 1 {
 		deps.CheckpointEvery = checkpointEvery
 	}
+	if deps.MergeMetricsFrom < 2 {
+		deps.MergeMetricsFrom = mergeMetricsFrom
+	}
 	d := &DB{
 		cfg: cfg, deps: deps, log: deps.Log, m: newMetrics(deps.Metrics),
 		turns: newTurns(), sources: newSources(cfg.MaxSources), state: newValues(),
-		keys: newRetryKeys(cfg.RetryWindow.Std(), cfg.RetryKeys), kick: make(chan struct{}, 1),
+		keys: newRetryKeys(cfg.RetryWindow.Std(), cfg.RetryKeys), kick: make(chan struct{}, 1), flushed: make(chan struct{}, 1),
 		deltas: signalmetrics.NewDeltas(cfg.MaxDeltaSeries), committed: signalmetrics.NewDeltas(cfg.MaxDeltaSeries),
 		active:   signalmetrics.NewActive(signalmetrics.Limits{PerTenant: cfg.MaxSeries, PerMetric: cfg.MaxSeriesPerMetric}),
 		overflow: overflows{counts: make(map[overflowKey]float64)},
@@ -191,17 +196,26 @@ func Open(ctx context.Context, cfg Config, deps Deps) (*DB, error) {
 
 // Run flushes, merges and drops until ctx ends.
 func (d *DB) Run(ctx context.Context) error {
-	every := min(d.cfg.FlushInterval.Std()/4, time.Minute)
-	tick := time.NewTicker(every)
+	// A merge may take long, and flushes must not wait for it: the head would fill up.
+	var merges sync.WaitGroup
+	merges.Go(func() { d.loop(ctx, d.flushed, d.tidy) })
+	d.loop(ctx, d.kick, d.flushDue)
+	merges.Wait()
+	return nil
+}
+
+// loop does work at regular times and when it is woken, until ctx ends.
+func (d *DB) loop(ctx context.Context, woken <-chan struct{}, work func(context.Context) error) {
+	tick := time.NewTicker(min(d.cfg.FlushInterval.Std()/4, time.Minute))
 	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
-			return nil
-		case <-d.kick:
+			return
+		case <-woken:
 		case <-tick.C:
 		}
-		if err := d.Maintain(ctx); err != nil && ctx.Err() == nil {
+		if err := work(ctx); err != nil && ctx.Err() == nil {
 			d.log.Error("storage maintenance did not finish, it is tried again", "err", err)
 		}
 	}
@@ -210,7 +224,14 @@ func (d *DB) Run(ctx context.Context) error {
 // Maintain does once what Run does for ever: it flushes what is due, drops what is past its retention, applies
 // deletes and merges small parts.
 func (d *DB) Maintain(ctx context.Context) error {
-	return errors.Join(d.flushDue(ctx), d.retain(ctx), d.rewriteMasked(ctx), d.mergeSmall(ctx))
+	return errors.Join(d.flushDue(ctx), d.tidy(ctx))
+}
+
+// tidy is Maintain without the flushes.
+func (d *DB) tidy(ctx context.Context) error {
+	d.tidyMu.Lock()
+	defer d.tidyMu.Unlock()
+	return errors.Join(d.retain(ctx), d.rewriteMasked(ctx), d.mergeSmall(ctx))
 }
 
 // Close stops writes, flushes the heads so that the next start is quick, and releases everything. Nothing is lost
@@ -238,10 +259,12 @@ func (d *DB) Close(ctx context.Context) error {
 	return err
 }
 
-// wake makes Run look for work.
-func (d *DB) wake() {
+// wake makes Run look for what is to be flushed.
+func (d *DB) wake() { signal(d.kick) }
+
+func signal(c chan<- struct{}) {
 	select {
-	case d.kick <- struct{}{}:
+	case c <- struct{}{}:
 	default:
 	}
 }

@@ -101,6 +101,7 @@ func (d *DB) flush(ctx context.Context, s storage.Signal) error {
 	old.release(ctx, d)
 	d.absorb(ctx, chain(s))
 	d.m.flushes.WithLabelValues(s.String(), "ok").Inc()
+	signal(d.flushed)
 	d.m.flushTime.WithLabelValues(s.String()).Observe(d.deps.Now().Sub(start).Seconds())
 	return nil
 }

@@ -76,7 +76,7 @@ func (m *machine) open(ctx context.Context) error {
 		OpenLog: func(at wal.Position) (wal.Log, error) {
 			return file.Open(ctx, file.Options{FS: m.fs, Dir: "data/wal", Shard: 1, SegmentBytes: 2 << 10, AtLeast: at, Now: m.clock.Now})
 		},
-		Blobs: blobs, Catalog: mem.New(), Now: m.clock.Now, CheckpointEvery: m.checkpointEvery,
+		Blobs: blobs, Catalog: mem.New(), Now: m.clock.Now, CheckpointEvery: m.checkpointEvery, MergeMetricsFrom: 4,
 	})
 	if err != nil {
 		return errors.Join(err, blobs.Close())

@@ -17,13 +17,22 @@ import (
 // mergeFrom is how many neighbouring small parts are worth a merge.
 const mergeFrom = 4
 
+// settled is how long after its end a day counts as complete.
+const settled = 2 * time.Hour
+
+// mergeMetricsFrom is the default of Deps.MergeMetricsFrom: these parts cost little to read side by side.
+const mergeMetricsFrom = 8
+
 // metricsMergeBytes is how much the samples of a part of metrics may take, unpacked.
 const metricsMergeBytes = 8 << 30
 
 // rewrite writes the records of some parts of one partition, neighbours in the order of arrival, into one part
-// without what deletes cover, and commits that. The parts are read into memory: storage.merge_bytes bounds them.
-// It needs flushMu.
+// without what deletes cover, and commits that. Parts of logs and traces are read into memory: storage.merge_bytes
+// bounds them. It needs tidyMu, and takes flushMu for the commit alone.
 func (d *DB) rewrite(ctx context.Context, p partition, why string, in []*partHandle) error {
+	if !d.live(in) || d.closed.Load() {
+		return nil
+	}
 	meta := partMeta{Signal: p.signal, Tenant: p.tenant, Day: p.day, From: in[0].meta.From}
 	m := changeManifest{Why: why}
 	seen := make(map[uint64]bool)
@@ -43,32 +52,59 @@ func (d *DB) rewrite(ctx context.Context, p partition, why string, in []*partHan
 		}
 	}
 	d.mu.Unlock()
+	err := d.writeMerged(ctx, p, meta, in, masks, &m)
+	if err == nil {
+		err = d.replace(ctx, p, in, &m)
+	}
+	outcome := "ok"
+	if err != nil {
+		outcome = "failed"
+		d.quarantineAmong(in, err)
+		err = fmt.Errorf("%s of %s: %w", why, p.path(), err)
+	}
+	d.m.merges.WithLabelValues(p.signal.String(), outcome).Inc()
+	return err
+}
+
+// writeMerged writes the part that takes the place of others, if anything is left of them.
+func (d *DB) writeMerged(ctx context.Context, p partition, meta partMeta, in []*partHandle, masks [][]mask, m *changeManifest) error {
 	b, err := d.read(ctx, p.signal, in, masks)
 	if err != nil {
-		d.m.merges.WithLabelValues(p.signal.String(), "failed").Inc()
-		return fmt.Errorf("%s of %s: %w", why, p.path(), err)
-	}
-	if p.signal == storage.Metrics || !b.Empty() { // a merge of metrics streams: it knows at the end whether it is empty
-		out, err := d.writePart(ctx, meta, b)
-		if err != nil {
-			d.m.merges.WithLabelValues(p.signal.String(), "failed").Inc()
-			d.quarantineAmong(in, err)
-			return fmt.Errorf("%s of %s: %w", why, p.path(), err)
-		}
-		if b.Empty() {
-			if err := d.deps.Blobs.Delete(ctx, out.Name); err != nil {
-				d.log.Warn("part without records cannot be deleted, the next start tries again", "part", out.Name, "err", err)
-			}
-		} else {
-			m.Outputs = []partMeta{out}
-		}
-	}
-	if err := d.change(ctx, p, &m); err != nil {
-		d.m.merges.WithLabelValues(p.signal.String(), "failed").Inc()
 		return err
 	}
-	d.m.merges.WithLabelValues(p.signal.String(), "ok").Inc()
+	if p.signal != storage.Metrics && b.Empty() { // a merge of metrics streams: it knows at the end whether it is empty
+		return nil
+	}
+	out, err := d.writePart(ctx, meta, b)
+	if err != nil {
+		return err
+	}
+	if b.Empty() {
+		d.discard(ctx, out.Name)
+	} else {
+		m.Outputs = []partMeta{out}
+	}
 	return nil
+}
+
+// discard deletes a part that no manifest names.
+func (d *DB) discard(ctx context.Context, name string) {
+	if err := d.deps.Blobs.Delete(ctx, name); err != nil {
+		d.log.Warn("part that is not needed cannot be deleted, the next start tries again", "part", name, "err", err)
+	}
+}
+
+// replace commits a change, unless its inputs are gone by now.
+func (d *DB) replace(ctx context.Context, p partition, in []*partHandle, m *changeManifest) error {
+	d.flushMu.Lock()
+	defer d.flushMu.Unlock()
+	if !d.live(in) || d.closed.Load() {
+		for i := range m.Outputs {
+			d.discard(ctx, m.Outputs[i].Name)
+		}
+		return nil
+	}
+	return d.change(ctx, p, m)
 }
 
 // quarantineAmong sets the part aside that an error says is corrupt.
@@ -143,26 +179,28 @@ func (d *DB) hold() *version {
 	return d.current
 }
 
-// mergeSmall merges runs of small neighbouring parts. Each merge holds flushMu alone, so that flushes get their
-// turn.
+// mergeSmall merges runs of small neighbouring parts.
 func (d *DB) mergeSmall(ctx context.Context) error {
 	v := d.hold()
 	defer v.release(ctx, d)
+	now := d.deps.Now()
+	d.mu.Lock()
+	idle := now.Sub(d.chains[chainMetrics].last) > 2*d.cfg.FlushInterval.Std()
+	d.mu.Unlock()
 	var errs []error
 	for p, hs := range v.parts {
-		limit := int64(d.cfg.MergeBytes)
-		if p.signal == storage.Metrics { // their merge streams: memory is no limit
-			limit = metricsMergeBytes
+		rule := mergeRule{from: mergeFrom, bytes: int64(d.cfg.MergeBytes)}
+		if p.signal == storage.Metrics {
+			rule = mergeRule{from: d.deps.MergeMetricsFrom, bytes: metricsMergeBytes}
+			if idle || now.After(time.Unix((p.day+1)*86400, 0).Add(settled)) { // little comes any more: few parts are smallest
+				rule.from = 2
+			}
 		}
-		for _, run := range mergeable(hs, limit) {
+		for _, run := range mergeable(hs, rule) {
 			if err := ctx.Err(); err != nil {
 				return err
 			}
-			d.flushMu.Lock()
-			if d.live(run) && !d.closed.Load() {
-				errs = append(errs, d.rewrite(ctx, p, "merge", run))
-			}
-			d.flushMu.Unlock()
+			errs = append(errs, d.rewrite(ctx, p, "merge", run))
 		}
 	}
 	return errors.Join(errs...)
@@ -178,30 +216,35 @@ func (d *DB) live(hs []*partHandle) bool {
 	return true
 }
 
-// mergeable cuts the parts of a partition into runs of at least mergeFrom neighbours whose records fit into limit
-// bytes of memory together.
-func mergeable(hs []*partHandle, limit int64) [][]*partHandle {
+// mergeRule says which neighbours are merged.
+type mergeRule struct {
+	from  int   // how many there must be
+	bytes int64 // how much they may take together, unpacked
+}
+
+// mergeable cuts the parts of a partition into runs of neighbours that are worth a merge.
+func mergeable(hs []*partHandle, rule mergeRule) [][]*partHandle {
 	var runs [][]*partHandle
 	var run []*partHandle
 	var sum int64
 	end := func() {
 		// A part that outweighs all its younger neighbours together waits until they have grown: so a record is
 		// rewritten a few times in its life and not at each merge.
-		for len(run) >= mergeFrom && run[0].meta.Raw > sum-run[0].meta.Raw {
+		for len(run) >= rule.from && run[0].meta.Raw > sum-run[0].meta.Raw {
 			sum -= run[0].meta.Raw
 			run = run[1:]
 		}
-		if len(run) >= mergeFrom {
+		if len(run) >= rule.from {
 			runs = append(runs, run)
 		}
 		run, sum = nil, 0
 	}
 	for _, h := range hs {
-		if h.corrupt.Load() != nil || h.meta.Raw > limit/2 {
+		if h.corrupt.Load() != nil || h.meta.Raw > rule.bytes/2 {
 			end()
 			continue
 		}
-		if sum+h.meta.Raw > limit {
+		if sum+h.meta.Raw > rule.bytes {
 			end()
 		}
 		run = append(run, h)
@@ -227,11 +270,7 @@ func (d *DB) rewriteMasked(ctx context.Context) error {
 			if !due {
 				continue
 			}
-			d.flushMu.Lock()
-			if d.live([]*partHandle{h}) && !d.closed.Load() {
-				errs = append(errs, d.rewrite(ctx, p, "delete", []*partHandle{h}))
-			}
-			d.flushMu.Unlock()
+			errs = append(errs, d.rewrite(ctx, p, "delete", []*partHandle{h}))
 		}
 	}
 	return errors.Join(errs...)
