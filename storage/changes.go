@@ -9,6 +9,6 @@ type ChangeReader interface {
 	// OldestChange returns the smallest time, in milliseconds, of all samples of the tenant that the view shows or hides
 	// otherwise than a view at since: written, deleted, or dropped by retention after it. It may be smaller than the
 	// truth, never larger, and is math.MaxInt64 when nothing changed. ok is false when the store does not know
-	// that far back any more.
+	// that far back any more; since is the Position of a view of the same open store.
 	OldestChange(tenant telemetry.Tenant, since Position) (t int64, ok bool)
 }

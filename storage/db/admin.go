@@ -93,6 +93,9 @@ func checkMask(m *storage.Mask) error {
 // scans tell them apart by position, and a metrics head by where it starts.
 func (d *DB) applyMask(pos storage.Position, m *storage.Mask) {
 	d.masks = append(d.masks, mask{Mask: *m, at: pos})
+	if m.Signal == storage.Metrics {
+		d.history.note(m.Tenant, pos+1, m.Start)
+	}
 	if d.heads[m.Signal].from < pos {
 		d.turnHead(m.Signal, pos, d.deps.Now())
 	}

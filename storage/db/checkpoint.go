@@ -124,6 +124,7 @@ func (d *DB) change(ctx context.Context, p partition, m *changeManifest) error {
 	d.chains[p.signal].manifests++
 	d.noteRewritten(m)
 	old := d.install(d.current.with(drop, m.Outputs))
+	d.history.dropped(p, m, d.applied)
 	d.mu.Unlock()
 	old.release(ctx, d)
 	d.m.dropped.WithLabelValues(p.signal.String(), m.Why).Add(float64(len(m.Inputs)))

@@ -73,6 +73,7 @@ type DB struct {
 	sources   *sources
 	state     values
 	masks     []mask
+	history   history
 	eras      []storage.Position // where the heads of metrics begin that the log may still speak of
 	rewritten map[uint64][]string
 	current   *version

@@ -287,7 +287,7 @@ func (d *DB) retain(ctx context.Context) error {
 			continue
 		}
 		d.flushMu.Lock()
-		m := changeManifest{Why: "retention"}
+		m := changeManifest{Why: whyRetention}
 		for _, h := range hs {
 			if !h.dropped.Load() {
 				m.Inputs = append(m.Inputs, h.meta.Name)

@@ -65,6 +65,7 @@ func (d *DB) recover(ctx context.Context) error {
 	}
 	d.deltas = d.committed.Clone()
 	d.applied = max(d.applied, storage.Position(d.wal.End()))
+	d.history = history{from: d.applied}
 	if d.unswept {
 		return nil
 	}

@@ -23,6 +23,7 @@ import (
 type view struct {
 	d       *DB
 	seq     uint64
+	at      storage.Position // it shows all records below
 	version *version
 	heads   []*head // pinned
 	metrics []*signalmetrics.Snapshot
@@ -60,7 +61,7 @@ func (d *DB) View(ctx context.Context, min storage.Position) (storage.View, erro
 	if d.closing {
 		return nil, storage.ErrClosed
 	}
-	v := &view{d: d, seq: d.viewSeq, version: d.current, masks: slices.Clip(d.masks), dirs: maps.Clone(d.dirs)}
+	v := &view{d: d, seq: d.viewSeq, at: d.applied, version: d.current, masks: slices.Clip(d.masks), dirs: maps.Clone(d.dirs)}
 	v.ctx, v.cancel = context.WithCancelCause(context.Background())
 	d.viewSeq++
 	d.current.refs.Add(1)

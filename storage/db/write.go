@@ -265,7 +265,8 @@ func (d *DB) applyTo(pos storage.Position, req *storage.Request, entries []*sign
 		}
 	}
 	if wants(chainMetrics) {
-		d.heads[chainMetrics].metrics.Append(req.Batches, entries, observe)
+		oldest := d.heads[chainMetrics].metrics.Append(req.Batches, entries, observe)
+		d.history.wrote(pos, req.Batches, oldest)
 	} else {
 		observeLabels(req, observe)
 	}

@@ -95,6 +95,7 @@ type Head struct {
 	seq       uint32 // requests applied
 	bytes     int64
 	records   int64
+	oldest    []int64 // what Append returned last
 }
 
 type tenantHead struct {
@@ -125,13 +126,16 @@ type Observe func(t telemetry.Tenant, r *telemetry.Resource, lo, hi int64)
 
 // Append adds the series of a request's batches, all or nothing for those who take snapshots; the entries are those
 // that Resolve gave. Histograms, exemplars and metadata are kept, everything else is copied. For series that have their
-// identity in their labels it calls observe with the resource made of them. It is for one caller at a time.
-func (h *Head) Append(batches []telemetry.Batch, entries []*Entry, observe Observe) {
+// identity in their labels it calls observe with the resource made of them. It returns the smallest time of the samples
+// of each batch, math.MaxInt64 for none, until it is called again. It is for one caller at a time.
+func (h *Head) Append(batches []telemetry.Batch, entries []*Entry, observe Observe) (oldest []int64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.seq++
+	h.oldest = h.oldest[:0]
 	for i := range batches {
 		b := &batches[i]
+		h.oldest = append(h.oldest, math.MaxInt64)
 		if len(b.Series) == 0 {
 			continue
 		}
@@ -148,6 +152,7 @@ func (h *Head) Append(batches []telemetry.Batch, entries []*Entry, observe Obser
 				continue
 			}
 			lo, hi := h.append(t, b.Resource, e, &b.Series[j])
+			h.oldest[i] = min(h.oldest[i], lo)
 			if b.Resource != nil || lo > hi {
 				continue
 			}
@@ -164,6 +169,7 @@ func (h *Head) Append(batches []telemetry.Batch, entries []*Entry, observe Obser
 		}
 		entries = entries[len(b.Series):]
 	}
+	return h.oldest
 }
 
 func (h *Head) slot(n uint32) *slot   { return &h.slots[n/slabSlots][n%slabSlots] }
