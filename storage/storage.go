@@ -294,6 +294,7 @@ type SignalStats struct {
 	HeadBytes, HeadRecords int64
 	Parts                  int
 	PartBytes, PartRecords int64
+	IndexBytes             int64    // of PartBytes, what tells the labels of series
 	Corrupt                []string // quarantined parts
 }
 

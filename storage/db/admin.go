@@ -145,6 +145,7 @@ func (d *DB) Stats(context.Context) (storage.Stats, error) {
 			ss.Parts++
 			ss.PartBytes += h.meta.Bytes
 			ss.PartRecords += h.meta.Rows
+			ss.IndexBytes += h.meta.Index
 			if h.corrupt.Load() != nil {
 				ss.Corrupt = append(ss.Corrupt, h.meta.Name)
 			}

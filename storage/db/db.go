@@ -48,10 +48,13 @@ type DB struct {
 	kick     chan struct{}   // wakes the flushes of Run
 	flushed  chan struct{}   // wakes the merges of Run
 	closed   atomic.Bool
-	full     atomic.Bool // the last append found the disk full
+	logged   atomic.Int64 // bytes of series appended to the log since the last snapshot of the meta chain
+	full     atomic.Bool  // the last append found the disk full
 
 	tidyMu  sync.Mutex // held while parts are merged, rewritten or dropped
-	flushMu sync.Mutex // held while anything is flushed or committed
+	flushMu sync.Mutex // held while anything is flushed or committed; guards snapshotBytes
+	// snapshotBytes is the size of the last snapshot of the meta chain.
+	snapshotBytes int64
 
 	order     sync.Mutex // guards all below, and makes appends of requests with series follow it
 	deltas    *signalmetrics.Deltas
@@ -74,7 +77,8 @@ type DB struct {
 	state     values
 	masks     []mask
 	history   history
-	eras      []storage.Position // where the heads of metrics begin that the log may still speak of
+	told      map[telemetry.LabelSet]*telemetry.Resource // what labels tell, while the log is replayed
+	eras      []storage.Position                         // where the heads of metrics begin that the log may still speak of
 	rewritten map[uint64][]string
 	current   *version
 	chains    [4]chainState

@@ -72,8 +72,18 @@ func (d *DB) flushDue(ctx context.Context) error {
 			return err
 		}
 	}
+	// A snapshot now and then keeps the replay of the next start short, and the log.
+	if len(due) > 0 && d.logged.Load() >= max(metaEvery, 16*d.snapshotBytes) {
+		if err := d.flushMeta(ctx); err != nil {
+			return err
+		}
+		return d.trim()
+	}
 	return nil
 }
+
+// metaEvery is after how many bytes of the log the meta chain is flushed at the earliest.
+const metaEvery = 32 << 20
 
 // flush writes the head of a signal into parts and commits them. It needs flushMu.
 func (d *DB) flush(ctx context.Context, s storage.Signal) error {
@@ -332,6 +342,9 @@ func (d *DB) writePart(ctx context.Context, meta partMeta, b builder) (partMeta,
 		}
 		meta.Rows, meta.Raw, meta.Lo, meta.Hi = b.Rows()
 		pw.Prop("rows", strconv.FormatInt(meta.Rows, 10))
+		if m, ok := b.(*signalmetrics.Builder); ok {
+			meta.Index = m.IndexBytes()
+		}
 		if err := pw.Close(); err != nil {
 			return err
 		}
@@ -355,7 +368,9 @@ func (d *DB) flushMeta(ctx context.Context) error {
 	}
 	state := d.appendState(nil)
 	now := d.deps.Now()
+	d.logged.Store(0)
 	d.mu.Unlock()
+	d.snapshotBytes = int64(len(state))
 	name := fmt.Sprintf("meta/%020d.state", to)
 	err := d.deps.Blobs.Put(ctx, name, func(w io.Writer) error { _, err := w.Write(state); return err })
 	if err != nil {

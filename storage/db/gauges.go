@@ -4,13 +4,15 @@ import (
 	"context"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/braidobs/braid/storage"
 )
 
 // gauges describes the store as it is when somebody asks.
 type gauges struct {
 	d                                                 *DB
 	headBytes, headRecords, parts, partBytes, records *prometheus.Desc
-	corrupt, views, log, resources                    *prometheus.Desc
+	corrupt, views, log, resources, index, series     *prometheus.Desc
 }
 
 func newGauges(d *DB) *gauges {
@@ -24,6 +26,8 @@ func newGauges(d *DB) *gauges {
 		parts:       desc("parts", "Live parts.", "signal"),
 		partBytes:   desc("part_bytes", "Size of the live parts on disk.", "signal"),
 		records:     desc("part_records", "Records in live parts.", "signal"),
+		index:       desc("index_bytes", "Size of the labels of series in the live parts on disk.", "signal"),
+		series:      desc("active_series", "Series that are written to, of all tenants."),
 		corrupt:     desc("quarantined_parts", "Parts that are corrupt and set aside.", "signal"),
 		views:       desc("open_views", "Views that queries hold open."),
 		log:         desc("log_bytes", "Size of the write-ahead log on disk."),
@@ -33,7 +37,7 @@ func newGauges(d *DB) *gauges {
 
 // Describe implements prometheus.Collector.
 func (g *gauges) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{g.headBytes, g.headRecords, g.parts, g.partBytes, g.records, g.corrupt, g.views, g.log, g.resources} {
+	for _, d := range []*prometheus.Desc{g.headBytes, g.headRecords, g.parts, g.partBytes, g.records, g.corrupt, g.views, g.log, g.resources, g.index, g.series} {
 		ch <- d
 	}
 }
@@ -58,6 +62,8 @@ func (g *gauges) Collect(ch chan<- prometheus.Metric) {
 		set(g.records, float64(ss.PartRecords), s.String())
 		set(g.corrupt, float64(len(ss.Corrupt)), s.String())
 	}
+	set(g.index, float64(st.Signals[storage.Metrics].IndexBytes), storage.Metrics.String())
+	set(g.series, float64(g.d.active.Len()))
 	set(g.log, float64(st.LogSize))
 	g.d.mu.Lock()
 	views, resources := len(g.d.views), 0

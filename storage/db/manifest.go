@@ -49,8 +49,9 @@ type partMeta struct {
 	Hi     int64            `json:"hi"`
 	Rows   int64            `json:"rows"`
 	Bytes  int64            `json:"bytes"`
-	Raw    int64            `json:"raw"`  // estimate of the size in memory
-	Mask   uint64           `json:"mask"` // the last delete applied to it
+	Raw    int64            `json:"raw"`             // estimate of the size in memory
+	Mask   uint64           `json:"mask"`            // the last delete applied to it
+	Index  int64            `json:"index,omitempty"` // metrics: bytes of the labels
 }
 
 func (p *partMeta) partition() partition {

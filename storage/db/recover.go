@@ -345,6 +345,8 @@ func (d *DB) replay(ctx context.Context, now time.Time) error {
 	start := d.deps.Now()
 	records := 0
 	var n numbering
+	d.told = make(map[telemetry.LabelSet]*telemetry.Resource)
+	defer func() { d.told = nil }()
 	holes, err := d.wal.Replay(ctx, d.wal.Base(), func(p wal.Position, at time.Time, b []byte) error {
 		pos := storage.Position(p)
 		needed := false

@@ -178,7 +178,9 @@ func (d *DB) appendSeries(req *storage.Request, entries *[]*signalmetrics.Entry,
 	}
 	*entries = es
 	d.appending.Add(1)
-	d.wal.Append(encodeRequest(req, es, &d.numbers), done)
+	rec := encodeRequest(req, es, &d.numbers)
+	d.logged.Add(int64(len(rec)))
+	d.wal.Append(rec, done)
 }
 
 // refuse turns an error of the log into one of the contract.
@@ -268,7 +270,7 @@ func (d *DB) applyTo(pos storage.Position, req *storage.Request, entries []*sign
 		oldest := d.heads[chainMetrics].metrics.Append(req.Batches, entries, observe)
 		d.history.wrote(pos, req.Batches, oldest)
 	} else {
-		observeLabels(req, observe)
+		d.observeLabels(req, observe)
 	}
 	if meta {
 		d.committed.Observe(req.Batches)
@@ -282,8 +284,9 @@ func (d *DB) mark(marks []sourceMark) {
 	}
 }
 
-// observeLabels does for the directory what appending to the head does: the series are in parts already.
-func observeLabels(req *storage.Request, observe func(telemetry.Tenant, *telemetry.Resource, int64, int64)) {
+// observeLabels does for the directory what appending to the head does: the series are in parts already. That is so
+// while the log is replayed only, which is how long told lives.
+func (d *DB) observeLabels(req *storage.Request, observe func(telemetry.Tenant, *telemetry.Resource, int64, int64)) {
 	for i := range req.Batches {
 		b := &req.Batches[i]
 		if b.Resource != nil {
@@ -291,10 +294,17 @@ func observeLabels(req *storage.Request, observe func(telemetry.Tenant, *telemet
 		}
 		for j := range b.Series {
 			one := telemetry.Batch{Series: b.Series[j : j+1]}
-			if lo, hi := bounds(&one); lo <= hi {
-				if r := telemetry.LabelResource(b.Series[j].Labels); r != nil {
-					observe(b.Tenant, r, lo/1e6, hi/1e6)
-				}
+			lo, hi := bounds(&one)
+			if lo > hi {
+				continue
+			}
+			r, ok := d.told[b.Series[j].Labels]
+			if !ok {
+				r = telemetry.LabelResource(b.Series[j].Labels)
+				d.told[b.Series[j].Labels] = r
+			}
+			if r != nil {
+				observe(b.Tenant, r, lo/1e6, hi/1e6)
 			}
 		}
 	}

@@ -2,7 +2,7 @@ package metrics
 
 import (
 	"context"
-	"encoding/binary"
+	"errors"
 	"unsafe"
 
 	"github.com/prometheus/prometheus/model/labels"
@@ -10,19 +10,22 @@ import (
 	"github.com/braidobs/braid/internal/telemetry"
 	"github.com/braidobs/braid/storage"
 	"github.com/braidobs/braid/storage/metrics/column"
+	"github.com/braidobs/braid/storage/part"
 )
 
 // lookup answers questions about the labels of a part. It keeps what it unpacked, and is for one caller at a time.
 type lookup struct {
 	p      *Part
 	ix     *index
-	values map[int][]string // of blocks of table values
+	table  *part.Table      // of the values
+	values map[int][]string // of its blocks
+	coded  [][]string       // labels in canonical form, by place and rank, "" when not built yet
 	group  group
 	arena  []byte
 }
 
 func newLookup(p *Part, ix *index) *lookup {
-	return &lookup{p: p, ix: ix, values: make(map[int][]string)}
+	return &lookup{p: p, ix: ix, table: p.p.Table(tableValues), values: make(map[int][]string), coded: make([][]string, len(ix.names))}
 }
 
 // block returns the values of a block.
@@ -30,7 +33,7 @@ func (l *lookup) block(b int) ([]string, error) {
 	if vs, ok := l.values[b]; ok {
 		return vs, nil
 	}
-	t := l.p.p.Table(tableValues)
+	t := l.table
 	blob, err := t.Blob(b)
 	if err != nil {
 		return nil, err
@@ -65,7 +68,7 @@ func (l *lookup) block(b int) ([]string, error) {
 // value returns the value of a label with a rank, from 1.
 func (l *lookup) value(place int, rank int64) (string, error) {
 	n := &l.ix.names[place]
-	t := l.p.p.Table(tableValues)
+	t := l.table
 	if rank < 1 || rank > int64(n.values) {
 		return "", t.Corrupt("data", n.block, "value %d of %d of label %s", rank, n.values, n.name)
 	}
@@ -106,7 +109,7 @@ func (l *lookup) each(place int, f func(rank int64, value string) error) error {
 // rank returns the rank of a value of a label, 0 when there is no such value.
 func (l *lookup) rank(place int, value string) (int64, error) {
 	n := &l.ix.names[place]
-	t := l.p.p.Table(tableValues)
+	t := l.table
 	first := t.FirstRow(n.block)
 	lo, hi := n.block, t.BlockOf(first+int64(n.values)-1)
 	for lo < hi { // the last block that begins at or before value
@@ -285,24 +288,23 @@ func (l *lookup) bounds() (lo, hi []int64, err error) {
 	return g.lo, g.hi, nil
 }
 
-// skip says whether the names of the metrics of a block of the index rule it out.
-func (l *lookup) skip(b int, ws []want) bool {
-	place, ok := l.ix.byName[metricName]
-	if !ok {
-		return false
+// skip says whether the names of the metrics of a block of the index rule it out, and whether the times of all of its
+// series reach into a time range.
+func (l *lookup) skip(b int, ws []want, q *storage.SeriesQuery) (out, all bool) {
+	s, e := l.p.p.Table(tableIndex).Limits(b)
+	lo, begun, ok1 := readBound(s)
+	hi, ended, ok2 := readBound(e)
+	if !ok1 || !ok2 {
+		return false, false
 	}
-	for i := range ws {
-		if ws[i].place != place || ws[i].allowed != nil {
-			continue
-		}
-		s, e := l.p.p.Table(tableIndex).Limits(b)
-		lo, n := binary.Varint([]byte(s))
-		hi, k := binary.Varint([]byte(e))
-		if n > 0 && k > 0 && (ws[i].rank < lo || ws[i].rank > hi) {
-			return true
+	if place, ok := l.ix.byName[metricName]; ok {
+		for i := range ws {
+			if ws[i].place == place && ws[i].allowed == nil && (ws[i].rank < lo || ws[i].rank > hi) {
+				return true, false
+			}
 		}
 	}
-	return false
+	return false, begun <= q.End && ended >= q.Start
 }
 
 // match calls f for each block of the index with matching series, which is open then, with their rows.
@@ -314,7 +316,8 @@ func (l *lookup) match(ctx context.Context, q *storage.SeriesQuery, anyTime bool
 	t := l.p.p.Table(tableIndex)
 	var rows []int
 	for b := range t.Blocks() {
-		if l.skip(b, ws) {
+		out, all := l.skip(b, ws, q)
+		if out {
 			continue
 		}
 		if err := ctx.Err(); err != nil {
@@ -338,7 +341,7 @@ func (l *lookup) match(ctx context.Context, q *storage.SeriesQuery, anyTime bool
 		if len(rows) == 0 {
 			continue
 		}
-		if !anyTime {
+		if !anyTime && !all {
 			lo, hi, err := l.bounds()
 			if err != nil {
 				return err
@@ -378,6 +381,22 @@ func (l *lookup) filter(w *want, rows []int) ([]int, error) {
 	return kept, nil
 }
 
+// label returns a label in canonical form.
+func (l *lookup) label(place int, rank int64) (string, error) {
+	v, err := l.value(place, rank)
+	if err != nil {
+		return "", err
+	}
+	n := &l.ix.names[place]
+	if l.coded[place] == nil {
+		l.coded[place] = make([]string, n.values+1)
+	}
+	b := telemetry.AppendString(make([]byte, 0, len(n.name)+len(v)+6), n.name)
+	b = telemetry.AppendString(b, v)
+	l.coded[place][rank] = unsafe.String(unsafe.SliceData(b), len(b))
+	return l.coded[place][rank], nil
+}
+
 // labels returns the labels of a row of the open group.
 func (l *lookup) labels(row int) (telemetry.LabelSet, error) {
 	g := &l.group
@@ -392,15 +411,19 @@ func (l *lookup) labels(row int) (telemetry.LabelSet, error) {
 		if err != nil {
 			return "", err
 		}
-		if col[row] == 0 {
+		rank := col[row]
+		if rank == 0 {
 			continue
 		}
-		v, err := l.value(place, col[row])
+		if coded := l.coded[place]; uint64(rank) < uint64(len(coded)) && coded[rank] != "" {
+			b = append(b, coded[rank]...)
+			continue
+		}
+		label, err := l.label(place, rank)
 		if err != nil {
 			return "", err
 		}
-		b = telemetry.AppendString(b, l.ix.names[place].name)
-		b = telemetry.AppendString(b, v)
+		b = append(b, label...)
 	}
 	l.arena = b
 	b = b[at:len(b):len(b)]
@@ -436,7 +459,8 @@ func (p *Part) LabelNames(ctx context.Context, q *storage.SeriesQuery, f func(st
 	}
 	l := newLookup(p, ix)
 	seen := make([]bool, len(ix.names))
-	return l.match(ctx, q, false, func(_ int64, rows []int) error {
+	left := len(ix.names)
+	err = l.match(ctx, q, false, func(_ int64, rows []int) error {
 		for i, place := range l.group.places {
 			if seen[place] {
 				continue
@@ -448,14 +472,25 @@ func (p *Part) LabelNames(ctx context.Context, q *storage.SeriesQuery, f func(st
 			for _, r := range rows {
 				if col[r] != 0 {
 					seen[place] = true
+					left--
 					f(ix.names[place].name)
 					break
 				}
 			}
 		}
+		if left == 0 {
+			return errAll
+		}
 		return nil
 	})
+	if errors.Is(err, errAll) {
+		return nil
+	}
+	return err
 }
+
+// errAll ends a search that has found all there is.
+var errAll = errors.New("nothing is left to be found")
 
 // LabelValues implements Source.
 func (p *Part) LabelValues(ctx context.Context, name string, q *storage.SeriesQuery, f func(string)) error {
@@ -478,6 +513,9 @@ func (p *Part) LabelValues(ctx context.Context, name string, q *storage.SeriesQu
 	if len(q.Matchers) == 0 && q.Start <= p.lo && q.End >= p.hi {
 		return l.each(place, func(_ int64, v string) error { f(v); return nil })
 	}
+	if name == metricName && len(q.Matchers) == 0 {
+		return l.metricNames(ctx, q, place, f)
+	}
 	seen := make(map[int64]bool)
 	err = l.match(ctx, q, false, func(_ int64, rows []int) error {
 		col, err := l.column(place)
@@ -491,9 +529,12 @@ func (p *Part) LabelValues(ctx context.Context, name string, q *storage.SeriesQu
 				seen[rank] = true
 			}
 		}
+		if len(seen) > ix.names[place].values { // no value is one, too
+			return errAll
+		}
 		return nil
 	})
-	if err != nil {
+	if err != nil && !errors.Is(err, errAll) {
 		return err
 	}
 	for rank := range seen {
@@ -505,6 +546,49 @@ func (p *Part) LabelValues(ctx context.Context, name string, q *storage.SeriesQu
 			return err
 		}
 		f(v)
+	}
+	return nil
+}
+
+// metricNames calls f for the names of the metrics with series in a time range. Series are sorted by them.
+func (l *lookup) metricNames(ctx context.Context, q *storage.SeriesQuery, place int, f func(string)) error {
+	t := l.p.p.Table(tableIndex)
+	last := int64(0)
+	for b := range t.Blocks() {
+		s, e := t.Limits(b)
+		lo, _, ok1 := readBound(s)
+		hi, _, ok2 := readBound(e)
+		if ok1 && ok2 && lo == last && hi == last {
+			continue // the only name in it is known already
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		_, all := l.skip(b, nil, q)
+		if err := l.open(b); err != nil {
+			return err
+		}
+		col, err := l.column(place)
+		if err != nil {
+			return err
+		}
+		var los, his []int64
+		if !all {
+			if los, his, err = l.bounds(); err != nil {
+				return err
+			}
+		}
+		for i, rank := range col {
+			if rank == last || rank == 0 || !all && (los[i] > his[i] || los[i] > q.End || his[i] < q.Start) {
+				continue
+			}
+			last = rank
+			v, err := l.value(place, rank)
+			if err != nil {
+				return err
+			}
+			f(v)
+		}
 	}
 	return nil
 }

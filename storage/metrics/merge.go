@@ -22,6 +22,8 @@ type Merged struct {
 	bufs   []Buffer
 	joined map[string][]int64 // columns of times put together, by where the pieces lie
 	key    []byte
+	pieces []Data
+	refs   []ref // memory for those of series
 	failed func(sel int, err error) error
 
 	read    int // series
@@ -43,30 +45,47 @@ func Merge(sels []Selection, failed func(sel int, err error) error) *Merged {
 		n = max(n, s.Len())
 	}
 	m.series = make([]mergedSeries, 0, n)
-	var by map[telemetry.LabelSet]int32
-	for i, s := range sels {
-		if s.Len() == 0 {
-			continue
-		}
-		if len(m.series) > 0 && by == nil {
+	var by map[telemetry.LabelSet]int32 // the first of m.series, made when it is needed
+	find := func(ls telemetry.LabelSet) (int32, bool) {
+		if by == nil {
 			by = make(map[telemetry.LabelSet]int32, n)
-			for j := range m.series {
-				by[m.series[j].labels] = int32(j)
-			}
 		}
+		for j := len(by); j < len(m.series); j++ {
+			by[m.series[j].labels] = int32(j)
+		}
+		k, ok := by[ls]
+		return k, ok
+	}
+	for i, s := range sels {
+		guess := 0 // sources of one time mostly have the same series in the same order
+		known := len(m.series)
 		for j := range s.Len() {
 			ls, r := s.Labels(j), ref{int32(i), int32(j)}
-			if by != nil {
-				if k, ok := by[ls]; ok {
-					m.series[k].more = append(m.series[k].more, r)
-					continue
-				}
-				by[ls] = int32(len(m.series))
+			k := int32(guess)
+			ok := guess < known && m.series[guess].labels == ls
+			if !ok && known > 0 {
+				k, ok = find(ls)
+			}
+			if ok {
+				m.more(&m.series[k], r, len(sels)-i)
+				guess = int(k) + 1
+				continue
 			}
 			m.series = append(m.series, mergedSeries{labels: ls, first: r})
 		}
 	}
 	return m
+}
+
+// more notes one more place that a series comes from; there will be so many at most.
+func (m *Merged) more(s *mergedSeries, r ref, most int) {
+	if s.more == nil {
+		if len(m.refs) < most {
+			m.refs = make([]ref, max(most, 4096))
+		}
+		s.more, m.refs = m.refs[:0:most], m.refs[most:]
+	}
+	s.more = append(s.more, r)
 }
 
 // Sort puts the series into the order of their labels.
@@ -122,8 +141,12 @@ func (m *Merged) get(i int, b *Buffer) (Data, error) {
 		}
 		return d, nil
 	}
-	pieces := make([]Data, 0, 1+len(s.more))
-	for _, r := range append([]ref{s.first}, s.more...) {
+	pieces := m.pieces[:0]
+	for i := range 1 + len(s.more) {
+		r := s.first
+		if i > 0 {
+			r = s.more[i-1]
+		}
 		d, err := m.sels[r.input].Read(int(r.series), &m.bufs[r.input])
 		if err != nil {
 			if err := m.failed(int(r.input), err); err != nil {
@@ -135,6 +158,7 @@ func (m *Merged) get(i int, b *Buffer) (Data, error) {
 			pieces = append(pieces, d)
 		}
 	}
+	m.pieces = pieces
 	out := Data{Labels: s.labels}
 	if m.follow(pieces) {
 		out.T = m.times(pieces)

@@ -52,6 +52,7 @@ type selected struct {
 	times      timesOf
 	joined     map[string][]int64 // columns of times put together, by their numbers
 	key        []byte
+	pieces     [][]int64
 	cost       int64
 
 	histograms map[int64][]Point
@@ -161,7 +162,7 @@ func (s *selected) Read(i int, b *Buffer) (Data, error) {
 func (s *selected) floats(id int64, b *Buffer, d *Data) error {
 	b.v, b.st = b.v[:0], b.st[:0]
 	s.key = s.key[:0]
-	var pieces [][]int64
+	pieces := s.pieces[:0]
 	for i := range s.windows {
 		w := &s.windows[i]
 		at, err := w.find(id)
@@ -208,6 +209,7 @@ func (s *selected) floats(id int64, b *Buffer, d *Data) error {
 		pieces = append(pieces, ts[from:to])
 		s.key = append(s.key, byte(n), byte(n>>8), byte(n>>16), byte(n>>24))
 	}
+	s.pieces = pieces
 	d.V = b.v
 	if len(b.st) > 0 {
 		for len(b.st) < len(b.v) {

@@ -22,6 +22,7 @@ type Builder struct {
 
 	rows   int64
 	lo, hi int64
+	index  int64 // bytes
 }
 
 // NewBuilder returns a builder without inputs. The write ends when ctx does.
@@ -52,6 +53,9 @@ func (b *Builder) Empty() bool { return b.rows == 0 && len(b.meta) == 0 }
 // unpacked, and the smallest and largest time.
 func (b *Builder) Rows() (rows, bytes, lo, hi int64) { return b.rows, 16 * b.rows, b.lo, b.hi }
 
+// IndexBytes returns, once Write is done, how many bytes of the part tell the labels of the series.
+func (b *Builder) IndexBytes() int64 { return b.index }
+
 func (b *Builder) saw(n int, lo, hi int64) {
 	b.rows += int64(n)
 	b.lo, b.hi = min(b.lo, lo), max(b.hi, hi)
@@ -66,12 +70,17 @@ func (b *Builder) Write(w *part.Writer) error {
 	if err := out.merge(); err != nil {
 		return err
 	}
-	for _, write := range []func() error{out.samples, out.histograms, out.exemplars, out.evidence, out.index, out.metadata} {
+	for _, write := range []func() error{out.samples, out.histograms, out.exemplars, out.evidence} {
 		if err := write(); err != nil {
 			return err
 		}
 	}
-	return nil
+	before := w.Size()
+	if err := out.index(); err != nil {
+		return err
+	}
+	b.index = w.Size() - before
+	return out.metadata()
 }
 
 // ref is a series of an input.

@@ -256,7 +256,9 @@ func (o *partWriter) index() error {
 		}
 		b = o.enc.Ints(b, o.lo[at:at+n], nil)
 		b = o.enc.Ints(b, o.hi[at:at+n], o.lo[at:at+n])
-		err := o.w.Blob(n, b, string(binary.AppendVarint(nil, lo)), string(binary.AppendVarint(nil, hi)), true)
+		// When the last of the series began and the first of them ended: between the two all of them go on.
+		begun, ended := slices.Max(o.lo[at:at+n]), slices.Min(o.hi[at:at+n])
+		err := o.w.Blob(n, b, bound(lo, begun), bound(hi, ended), true)
 		if err != nil {
 			return err
 		}

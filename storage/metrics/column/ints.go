@@ -304,6 +304,8 @@ func unpackBlock(src []byte, r []int64, shift int) ([]byte, error) {
 		for i := range r {
 			r[i] = base << shift
 		}
+	case width <= 8 && len(src) >= size+8:
+		unpackNarrow(src, r, width, base, shift)
 	case width <= 57 && len(src) >= size+8:
 		mask := uint64(1)<<width - 1
 		bit := 0
@@ -323,6 +325,37 @@ func unpackBlock(src []byte, r []int64, shift int) ([]byte, error) {
 		ex = rest
 	}
 	return src[size:], nil
+}
+
+// unpackNarrow unpacks values of at most eight bits, eight of which take width bytes.
+func unpackNarrow(src []byte, r []int64, width int, base int64, shift int) {
+	mask := uint64(1)<<width - 1
+	w := uint(width) & 15
+	for len(r) >= 8 {
+		u := binary.LittleEndian.Uint64(src)
+		o := r[:8:8]
+		o[0] = (int64(u&mask) + base) << shift
+		u >>= w
+		o[1] = (int64(u&mask) + base) << shift
+		u >>= w
+		o[2] = (int64(u&mask) + base) << shift
+		u >>= w
+		o[3] = (int64(u&mask) + base) << shift
+		u >>= w
+		o[4] = (int64(u&mask) + base) << shift
+		u >>= w
+		o[5] = (int64(u&mask) + base) << shift
+		u >>= w
+		o[6] = (int64(u&mask) + base) << shift
+		u >>= w
+		o[7] = (int64(u&mask) + base) << shift
+		r, src = r[8:], src[width:]
+	}
+	u := binary.LittleEndian.Uint64(src)
+	for i := range r {
+		r[i] = (int64(u&mask) + base) << shift
+		u >>= w
+	}
 }
 
 func readBits(src []byte, at, width int) (u uint64) {
