@@ -168,15 +168,42 @@ func (s *labelSet) set(name, value string) {
 	*s = append(*s, label{name, value})
 }
 
+func (s labelSet) sort() {
+	slices.SortFunc(s, func(a, b label) int { return strings.Compare(a.name, b.name) })
+}
+
+// appendWith appends the canonical form of the labels, which are sorted, and of two more, which take the place of those
+// with the same name. One without a name is none.
+func (s labelSet) appendWith(dst []byte, a, b label) []byte {
+	if b.name != "" && b.name < a.name {
+		a, b = b, a
+	}
+	add := func(l label) {
+		if l.name != "" && l.value != "" {
+			dst = telemetry.AppendString(dst, l.name)
+			dst = telemetry.AppendString(dst, l.value)
+		}
+	}
+	for i := range s {
+		for a.name != "" && a.name < s[i].name {
+			add(a)
+			a, b = b, label{}
+		}
+		switch s[i].name {
+		case a.name:
+			add(a)
+			a, b = b, label{}
+		default:
+			add(s[i])
+		}
+	}
+	add(a)
+	add(b)
+	return dst
+}
+
 // appendTo sorts the labels and appends their canonical form.
 func (s labelSet) appendTo(dst []byte) []byte {
-	slices.SortFunc(s, func(a, b label) int { return strings.Compare(a.name, b.name) })
-	for i := range s {
-		if s[i].value == "" {
-			continue
-		}
-		dst = telemetry.AppendString(dst, s[i].name)
-		dst = telemetry.AppendString(dst, s[i].value)
-	}
-	return dst
+	s.sort()
+	return s.appendWith(dst, label{}, label{})
 }

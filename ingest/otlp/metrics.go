@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/prometheus/otlptranslator"
 	"github.com/prometheus/prometheus/model/exemplar"
@@ -14,6 +15,7 @@ import (
 	"go.opentelemetry.io/collector/pdata/pcommon"
 	"go.opentelemetry.io/collector/pdata/pmetric"
 
+	"github.com/braidobs/braid/ingest"
 	"github.com/braidobs/braid/internal/httpapi"
 	"github.com/braidobs/braid/internal/telemetry"
 )
@@ -40,12 +42,24 @@ type metrics struct {
 	latest   pcommon.Timestamp
 	points   int // accepted
 
-	attrs, base, full labelSet // scratch
-	buf               []byte   // scratch
+	pipeline *ingest.Pipeline
+	last     *ingest.Labels // of the series before, nil for the first
+	hits     int
+	misses   int
+
+	attrs, base labelSet           // scratch
+	buf         []byte             // scratch
+	samples     []telemetry.Sample // memory for those of series with one
 }
 
 // seriesTable finds the series of one batch by what makes them one.
-type seriesTable map[string]int
+type seriesTable map[seriesKey]int
+
+// seriesKey is the fingerprint of the labels of a series, and whether it is a delta or derived.
+type seriesKey struct {
+	labels ingest.Fingerprint
+	flags  byte
+}
 
 // family is what the data points of one metric have in common.
 type family struct {
@@ -54,11 +68,13 @@ type family struct {
 	delta bool
 }
 
-// translateMetrics translates metrics to series. Points with more than maxLabels attributes are rejected at once.
-func translateMetrics(md pmetric.Metrics, c Config, maxLabels int, g *guard) (request, error) {
+// translateMetrics translates metrics to series. Points with more attributes than the pipeline takes labels are
+// rejected at once.
+func translateMetrics(md pmetric.Metrics, c Config, p *ingest.Pipeline, now time.Time, g *guard) (request, error) {
+	p.Labels().Age(now)
 	strategy := otlptranslator.TranslationStrategyOption(c.MetricNames)
 	t := metrics{
-		c: c, maxLabels: maxLabels, guard: g, names: make(map[string]string), escape: strategy.ShouldEscape(),
+		c: c, maxLabels: p.Config().MaxLabels, pipeline: p, guard: g, names: make(map[string]string), escape: strategy.ShouldEscape(),
 		namer:  otlptranslator.NewMetricNamer("", strategy),
 		labels: otlptranslator.LabelNamer{UTF8Allowed: !strategy.ShouldEscape()},
 	}
@@ -93,6 +109,7 @@ func translateMetrics(md pmetric.Metrics, c Config, maxLabels int, g *guard) (re
 		}
 	}
 	t.req.batches = t.bs.list
+	p.Labels().Count(t.hits, t.misses)
 	return t.req, nil
 }
 
@@ -372,6 +389,7 @@ func (t *metrics) baseLabels(attrs pcommon.Map) error {
 	for _, l := range t.scope {
 		t.base.set(l.name, l.value)
 	}
+	t.base.sort()
 	return nil
 }
 
@@ -408,33 +426,55 @@ func (t *metrics) own(attrs pcommon.Map, ignore []string) error {
 // get returns the series with the base labels, the name and one more label unless its name is empty. It is valid
 // until the next call.
 func (t *metrics) get(f family, name string, derived bool, extra label) (*telemetry.Series, error) {
-	t.full = append(t.full[:0], t.base...)
-	t.full.set("__name__", name)
-	if extra.name != "" {
-		t.full.set(extra.name, extra.value)
-	}
-	var flags byte
+	t.buf = t.base.appendWith(t.buf[:0], label{"__name__", name}, extra)
+	key := seriesKey{labels: t.pipeline.Labels().Sum(t.buf)}
 	if f.delta {
-		flags |= 1
+		key.flags |= 1
 	}
 	if derived {
-		flags |= 2
+		key.flags |= 2
 	}
-	t.buf = t.full.appendTo(append(t.buf[:0], flags))
 	b := &t.bs.list[t.batch]
-	i, ok := t.series[string(t.buf)]
+	i, ok := t.series[key]
 	if !ok {
 		if err := t.guard.add(len(t.buf) + 250); err != nil {
 			return nil, err
 		}
-		key := string(t.buf)
 		i = len(b.Series)
 		t.series[key] = i
-		b.Series = append(b.Series, telemetry.Series{
-			Labels: telemetry.LabelSet(key[1:]), Metadata: f.meta, Delta: f.delta, Derived: derived,
-		})
+		s := telemetry.Series{Metadata: f.meta, Delta: f.delta, Derived: derived, Samples: t.one()}
+		t.name(&s, key.labels)
+		b.Series = append(b.Series, s)
 	}
 	return &b.Series[i], nil
+}
+
+// name gives a series its labels, which are in t.buf: those of an earlier request, if they are known.
+func (t *metrics) name(s *telemetry.Series, f ingest.Fingerprint) {
+	known, ok := t.pipeline.Labels().Lookup(f, t.last)
+	if ok {
+		t.hits++
+	} else {
+		t.misses++
+		ls := telemetry.LabelSet(t.buf)
+		if reason, _ := t.pipeline.CheckLabels(ls); reason != "" {
+			s.Labels = ls // the pipeline refuses them, with all others of the data point
+			return
+		}
+		known = t.pipeline.Labels().Intern(f, ls)
+	}
+	t.last = known
+	s.Labels, s.Known = known.Labels, &known.Interned
+}
+
+// one returns memory for one sample.
+func (t *metrics) one() []telemetry.Sample {
+	if len(t.samples) == 0 {
+		t.samples = make([]telemetry.Sample, 256)
+	}
+	out := t.samples[:0:1]
+	t.samples = t.samples[1:]
+	return out
 }
 
 // add appends one float sample and returns its series.
@@ -561,6 +601,7 @@ func (t *metrics) targetInfo(attrs pcommon.Map) error {
 	if t.base.get("job") == "" && t.base.get("instance") == "" {
 		return nil
 	}
+	t.base.sort()
 	f := family{name: "target_info", meta: &telemetry.Metadata{Type: telemetry.MetricGauge, Help: "Target metadata"}}
 	s, err := t.get(f, f.name, true, label{})
 	if err != nil {

@@ -180,7 +180,7 @@ func (s *Server) translate(p Payload, g *guard) (request, error) {
 	case storage.Logs:
 		return translateLogs(p.Logs, s.config, s.now()), nil
 	default:
-		return translateMetrics(p.Metrics, s.config, s.pipeline.Config().MaxLabels, g)
+		return translateMetrics(p.Metrics, s.config, s.pipeline, s.now(), g)
 	}
 }
 
