@@ -3,21 +3,51 @@ package lifecycle
 import (
 	"math"
 	"os"
+	"runtime"
 	"runtime/debug"
+	"runtime/metrics"
 	"strconv"
 	"strings"
 )
 
-// gcPercent is how much garbage the process lets pile up, in percent of what lives. Most of what lives in a store has no
-// pointers, so that collections are cheap and memory is what is dear.
-const gcPercent = 50
+// leastGarbage is how many bytes of garbage pile up before a collection, and leastPercent how much of what lives it is
+// at least. With a small heap collections are frequent and cost; with a large one, most of which has no pointers in a
+// store, they are cheap and memory is what is dear.
+const (
+	leastGarbage = 48 << 20
+	leastPercent = 50
+	mostPercent  = 400
+)
+
+// collection is garbage whose finalizer runs after each collection.
+type collection struct{ _ [16]byte }
+
+// watchCollections decides after each collection when the next one is due.
+func watchCollections() {
+	live := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
+	percent := -1
+	var next func(*collection)
+	next = func(*collection) {
+		metrics.Read(live)
+		p := mostPercent
+		if n := live[0].Value.Uint64(); n > 0 {
+			p = int(min(max(100*leastGarbage/n, leastPercent), mostPercent))
+		}
+		if 10*p < 9*percent || 9*p > 10*percent { // a change stops the process for a moment
+			percent = p
+			debug.SetGCPercent(p)
+		}
+		runtime.SetFinalizer(&collection{}, next)
+	}
+	next(nil)
+}
 
 // LimitMemory tells the garbage collector how much memory the process may take: the configured amount, or what the
 // control group allows, less a fifth for what lies outside the Go heap. GOMEMLIMIT, which the runtime reads itself,
-// goes first. It lets less garbage pile up than Go does by itself, unless GOGC says how much. It returns the limit in bytes, 0 for none.
+// goes first. It also decides how much garbage piles up, unless GOGC says it. It returns the limit in bytes, 0 for none.
 func LimitMemory(configured int64) int64 {
 	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(gcPercent)
+		watchCollections()
 	}
 	if os.Getenv("GOMEMLIMIT") != "" {
 		return debug.SetMemoryLimit(-1)
