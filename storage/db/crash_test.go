@@ -283,6 +283,16 @@ func faultTrial(t *testing.T, seed uint64) {
 
 func TestFaults(t *testing.T) { seeds(t, crashPoints/2, faultTrial) }
 
+// TestFaultsThatWere runs seeds that found a mistake, a few times each: 646 flushes metrics while logs cannot be, and the
+// log was cut where records for the logs still spoke of series.
+func TestFaultsThatWere(t *testing.T) {
+	for range 5 {
+		for _, seed := range []uint64{646} {
+			t.Run(fmt.Sprintf("seed%d", seed), func(t *testing.T) { faultTrial(t, seed) })
+		}
+	}
+}
+
 // readErrorTrial lets a read fail at any time: while the store recovers, answers, flushes or merges. Whoever needed
 // it gets the error, and nothing is lost by it.
 func readErrorTrial(t *testing.T, seed uint64) {

@@ -7,7 +7,7 @@
 // Merges, deletes and retention replace parts of one partition by further manifests. Recovery reads the
 // manifests and replays the log from the end of each chain.
 //
-// Locks, in the order in which they are taken: the turns on sources, DB.tidyMu, DB.flushMu, DB.order, retryKeys.mu, DB.mu, the heads' own,
+// Locks, in the order in which they are taken: the turns on sources, DB.tidyMu, DB.flushMu, DB.order, DB.failMu, retryKeys.mu, DB.mu, the heads' own,
 // partHandle.mu.
 package db
 
@@ -62,8 +62,10 @@ type DB struct {
 	numbers   numbers
 	overflow  overflows
 	appending sync.WaitGroup // appends of requests with series that are not applied yet
+
+	failMu sync.Mutex // held from a look at failed to the append that it decides about; taken after order
 	// failed says that such an append failed: what was decided since the last that was applied is void.
-	failed atomic.Bool
+	failed bool
 
 	mu        sync.Mutex // guards all below
 	heads     [4]*head   // by chain; none for chainMeta

@@ -397,8 +397,8 @@ func (d *DB) trim() error {
 	for _, c := range chains() {
 		upTo = min(upTo, d.chains[c].to)
 	}
-	// What the chain of meta has not folded in yet may speak of series that were told before, in the same era.
-	for len(d.eras) > 1 && d.eras[1] <= d.chains[chainMeta].to {
+	// What a chain has not committed yet may speak of series that were told before, in the same era.
+	for len(d.eras) > 1 && d.eras[1] <= upTo {
 		d.eras = d.eras[1:]
 	}
 	upTo = min(upTo, d.eras[0])

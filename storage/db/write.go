@@ -129,8 +129,12 @@ func (d *DB) write(req *storage.Request) (storage.Position, storage.Rejected, er
 		if err == nil {
 			pos = storage.Position(p)
 			d.apply(pos, req, entries)
-		} else if series {
-			d.failed.Store(true)
+		} else if series && !errors.Is(err, wal.ErrClosed) {
+			// The log lets no append through that is made before this returns, and none is made that was encoded before
+			// failed was set: it would speak of series that were told in this one alone.
+			d.failMu.Lock()
+			d.failed = true
+			d.failMu.Unlock()
 		}
 		for _, s := range signals() {
 			d.inflight[s].Add(-need[s])
@@ -159,9 +163,10 @@ func (d *DB) write(req *storage.Request) (storage.Position, storage.Rejected, er
 func (d *DB) appendSeries(req *storage.Request, entries *[]*signalmetrics.Entry, done func(wal.Position, error)) {
 	d.order.Lock()
 	defer d.order.Unlock()
-	if d.failed.Swap(false) {
-		// The log lets no append through that was made before its failure was told: what was decided for those that
-		// it refused never was.
+	d.failMu.Lock()
+	defer d.failMu.Unlock()
+	if d.failed {
+		d.failed = false
 		d.numbers.begin()
 		d.mu.Lock()
 		d.deltas = d.committed.Clone()

@@ -622,6 +622,13 @@ func (t *Tenant) indexed(q *storage.SeriesQuery, each func(at *activeTenant, any
 	defer at.mu.RUnlock()
 	h.mu.RLock()
 	defer h.mu.RUnlock()
+	th := h.tenants[t.tenant]
+	if th == nil {
+		return true
+	}
+	if len(th.slots) < len(at.all)/8 { // looking at all series would take longer than looking at those that are there
+		return false
+	}
 	all := true
 	each(at, func(ps []uint32) bool {
 		for _, n := range ps {
