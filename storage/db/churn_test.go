@@ -57,3 +57,38 @@ func TestChurn(t *testing.T) {
 		require.Equal(t, series, n)
 	}
 }
+
+// TestViewOverSweep holds a view over two flushes: it finds what it found before.
+func TestViewOverSweep(t *testing.T) {
+	ctx := t.Context()
+	m := newMachine(vfs.NewMem())
+	require.NoError(t, m.open(ctx))
+	defer m.stop()
+	write := func(name string) {
+		at := m.clock.Now().UnixMilli()
+		_, _, err := m.db.Write(ctx, storage.Request{Batches: []telemetry.Batch{{Tenant: tenant, Series: []telemetry.Series{
+			{Labels: labelSet("__name__", name), Samples: []telemetry.Sample{{T: at, V: 1}}},
+		}}}})
+		require.NoError(t, err)
+	}
+	write("old")
+	m.clock.set(start.Add(16 * time.Minute)) // a head that was begun a while ago
+	view, err := m.db.View(ctx, 0)
+	require.NoError(t, err)
+	defer view.Close()
+	count := func() int {
+		sets, err := view.LabelSets(ctx, storage.SeriesQuery{
+			Tenant: tenant, Start: start.UnixMilli() - 1000, End: start.UnixMilli() + 1000,
+			Matchers: []*labels.Matcher{labels.MustNewMatcher(labels.MatchEqual, "__name__", "old")},
+		})
+		require.NoError(t, err)
+		return len(sets)
+	}
+	require.Equal(t, 1, count())
+	write("new")
+	require.NoError(t, m.db.Flush(ctx))
+	require.Equal(t, 1, count())
+	write("newer") // seconds later: a burst fills the next head
+	require.NoError(t, m.db.Flush(ctx))
+	require.Equal(t, 1, count())
+}

@@ -146,8 +146,7 @@ func (d *DB) turnHead(s storage.Signal, at storage.Position, now time.Time) {
 	if s == storage.Metrics {
 		d.numbers.begin()
 		d.eras = append(d.eras, at)
-		old := h.metrics.Number()
-		d.active.Sweep(now.Add(-seriesIdle).UnixMilli(), func(n uint32) bool { return n >= old })
+		d.active.Sweep(now.Add(-seriesIdle).UnixMilli(), h.metrics.Number())
 	}
 }
 

@@ -81,6 +81,7 @@ type activeTenant struct {
 	all       []*Entry            // by number; the index speaks of these
 	index     map[string]postings // by label name
 	resources map[telemetry.ResourceID]*telemetry.Resource
+	since     uint32   // series of heads before this one may be missing
 	order     []*Entry // the first sorted of all in storage order, replaced and never changed
 	sorted    int
 }
@@ -153,6 +154,7 @@ func (a *Active) make(n telemetry.Tenant) *activeTenant {
 	t := a.of(n)
 	if t == nil {
 		t = newActiveTenant(0)
+		t.since = a.heads // it may have had series before, and been forgotten
 		a.mu.Lock()
 		a.tenants[n] = t
 		a.mu.Unlock()
@@ -271,9 +273,10 @@ func (t *activeTenant) enter(e *Entry) {
 	})
 }
 
-// Sweep forgets the series whose heads are all gone and were made before a time, in milliseconds, if there are enough
-// of them to be worth it. Live says whether a head is still there.
-func (a *Active) Sweep(before int64, live func(head uint32) bool) {
+// Sweep forgets the series that were last written to in a head made before a time, in milliseconds, and that the heads
+// from the oldest one on do not hold, if there are enough of them to be worth it.
+func (a *Active) Sweep(before int64, oldest uint32) {
+	live := func(head uint32) bool { return head >= oldest }
 	a.mu.RLock()
 	tenants := maps.Clone(a.tenants)
 	a.mu.RUnlock()
@@ -308,7 +311,7 @@ func (a *Active) Sweep(before int64, live func(head uint32) bool) {
 				fresh.order = append(fresh.order, e)
 			}
 		}
-		fresh.sorted = len(kept)
+		fresh.sorted, fresh.since = len(kept), oldest
 		a.mu.Lock()
 		if len(kept) == 0 {
 			delete(a.tenants, n)

@@ -173,14 +173,14 @@ func TestSweep(t *testing.T) {
 	tests := []struct {
 		name   string
 		before int64
-		live   func(uint32) bool
+		oldest uint32
 		want   int // of 60 series of head 1, 40 of heads 1 and 2, and 20 of head 2 alone
 	}{
-		{"all heads are there", math.MaxInt64, func(uint32) bool { return true }, 120},
-		{"the first is gone", math.MaxInt64, func(n uint32) bool { return n >= 2 }, 60},
-		{"all are gone", math.MaxInt64, func(uint32) bool { return false }, 0},
-		{"gone, but young", 100, func(uint32) bool { return false }, 120},
-		{"the second is young", 150, func(uint32) bool { return false }, 60},
+		{"all heads are there", math.MaxInt64, 1, 120},
+		{"the first is gone", math.MaxInt64, 2, 60},
+		{"all are gone", math.MaxInt64, 3, 0},
+		{"gone, but young", 100, 3, 120},
+		{"the second is young", 150, 3, 60},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -195,11 +195,11 @@ func TestSweep(t *testing.T) {
 			write(a.NewHead(0, 100), 1000, all[:100]...)
 			second := a.NewHead(10, 200)
 			write(second, 2000, all[60:]...)
-			a.Sweep(tt.before, tt.live)
+			a.Sweep(tt.before, tt.oldest)
 			require.Equal(t, tt.want, a.Len())
 			// All may come back; none is mixed up with another.
 			heads := make(map[*metrics.Head][2][]int64)
-			if tt.live(2) {
+			if tt.oldest <= 2 {
 				write(second, 3000, all...)
 				heads[second] = [2][]int64{{3000}, {2000, 3000}}
 			}
@@ -251,7 +251,7 @@ func TestHandles(t *testing.T) {
 	require.Same(t, other, resolve("b"))
 	require.Equal(t, 2, a.Len())
 
-	a.Sweep(math.MaxInt64, func(uint32) bool { return false })
+	a.Sweep(math.MaxInt64, math.MaxUint32)
 	require.Equal(t, 0, a.Len())
 	again := resolve("a")
 	require.NotSame(t, first, again, "what was forgotten is not found by its handle")
@@ -263,7 +263,7 @@ func TestHandles(t *testing.T) {
 	b := []telemetry.Batch{brings("a", 5, append(many("n", 50), known.Labels)...)}
 	es, _ := a.Resolve(b, nil)
 	h.Append([]telemetry.Batch{brings("a", 5, known.Labels)}, es[50:], nobody)
-	a.Sweep(math.MaxInt64, func(n uint32) bool { return n == h.Number() })
+	a.Sweep(math.MaxInt64, h.Number())
 	require.Equal(t, 1, a.Len())
 	require.Same(t, again, resolve("a"))
 }

@@ -249,7 +249,7 @@ func (h *Head) append(t *tenantHead, res *telemetry.Resource, e *Entry, in *tele
 func (h *Head) float(s *slot, p *telemetry.Sample) {
 	i := s.n % chunkSamples
 	if s.n > 0 && p.T <= s.top {
-		if p.T == s.top && p.ST == s.topST {
+		if p.T == s.top && p.ST == s.topST && (s.extra == 0 || len(h.extras[s.extra-1].histograms) == 0) {
 			last := h.chunk(s.last - 1)
 			if math.Float64bits(last.v[(s.n-1)%chunkSamples]) == math.Float64bits(p.V) {
 				return
@@ -445,6 +445,9 @@ func (t *Tenant) slots(q *storage.SeriesQuery) ([]uint32, bool) {
 	}
 	at.mu.RLock()
 	defer at.mu.RUnlock()
+	if h.number < at.since {
+		return own, false
+	}
 	var out []uint32
 	for _, n := range at.candidates(q.Matchers) {
 		e := at.all[n]
@@ -626,7 +629,7 @@ func (t *Tenant) indexed(q *storage.SeriesQuery, each func(at *activeTenant, any
 	if th == nil {
 		return true
 	}
-	if len(th.slots) < len(at.all)/8 { // looking at all series would take longer than looking at those that are there
+	if h.number < at.since || len(th.slots) < len(at.all)/8 { // looking at all series would take longer than looking at those that are there
 		return false
 	}
 	all := true

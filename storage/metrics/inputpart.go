@@ -102,6 +102,23 @@ func (in *partInput) next(ds *dicts, dst []pair) ([]pair, bool, error) {
 		id := t.FirstRow(in.block-1) + int64(row)
 		in.row++
 		in.had = false
+		if in.covers != nil {
+			ls, err := in.l.labels(row)
+			if err != nil {
+				return dst, false, err
+			}
+			cover := covering(in.masks, ls)
+			if len(cover) > 0 {
+				left, err := in.left(id, cover)
+				if err != nil {
+					return dst, false, err
+				}
+				if !left {
+					continue
+				}
+			}
+			in.covers = append(in.covers, cover)
+		}
 		out := dst
 		for i, place := range in.l.group.places {
 			rank := in.ranks[i][row]
@@ -119,23 +136,6 @@ func (in *partInput) next(ds *dicts, dst []pair) ([]pair, bool, error) {
 				}
 				in.name = rank
 			}
-		}
-		if in.covers != nil {
-			ls, err := in.l.labels(row)
-			if err != nil {
-				return dst, false, err
-			}
-			cover := covering(in.masks, ls)
-			if len(cover) > 0 {
-				left, err := in.left(id, cover)
-				if err != nil {
-					return dst, false, err
-				}
-				if !left {
-					continue
-				}
-			}
-			in.covers = append(in.covers, cover)
 		}
 		in.ids = append(in.ids, int32(id))
 		return out, true, nil

@@ -3,6 +3,7 @@ package metrics
 import (
 	"context"
 	"errors"
+	"slices"
 	"unsafe"
 
 	"github.com/prometheus/prometheus/model/labels"
@@ -120,24 +121,40 @@ func (l *lookup) rank(place int, value string) (int64, error) {
 			hi = mid - 1
 		}
 	}
-	for b := lo; b >= n.block && b >= lo-1; b-- { // the footer has the beginning of the first value only
-		vs, err := l.block(b)
+	// The footer has the beginning of the first value only: of several blocks with the same beginning, the last whose
+	// first value is not beyond the one looked for.
+	begin, _ := t.Limits(lo)
+	least := lo
+	for least > n.block {
+		if before, _ := t.Limits(least - 1); before != begin {
+			break
+		}
+		least--
+	}
+	for low := least; low <= lo; {
+		mid := (low + lo) / 2
+		vs, err := l.block(mid)
 		if err != nil {
 			return 0, err
 		}
-		i, j := 0, len(vs)
-		for i < j {
-			if mid := (i + j) / 2; vs[mid] < value {
-				i = mid + 1
-			} else {
-				j = mid
-			}
-		}
-		if i < len(vs) && vs[i] == value {
-			return min(t.FirstRow(b)-first+int64(i)+1, int64(n.values)), nil
+		if vs[0] <= value {
+			low = mid + 1
+		} else {
+			lo = mid - 1
 		}
 	}
-	return 0, nil
+	if lo < n.block {
+		return 0, nil
+	}
+	vs, err := l.block(lo)
+	if err != nil {
+		return 0, err
+	}
+	at, found := slices.BinarySearch(vs, value)
+	if !found {
+		return 0, nil
+	}
+	return min(t.FirstRow(lo)-first+int64(at)+1, int64(n.values)), nil
 }
 
 // want is what a matcher demands of the rank of one label.
