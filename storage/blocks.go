@@ -32,6 +32,7 @@ type LogBlock struct {
 	Resource     []uint32
 	Scope        []uint32
 	Body         []telemetry.Value
+	Lines        *Lines // see LogLines
 	Attrs        []telemetry.Attrs
 	Severity     []uint8
 	SeverityText []string

@@ -27,6 +27,8 @@ type ReadStats struct {
 	Series  int64 // series whose samples were read
 	Samples int64 // samples decoded
 	Bytes   int64 // bytes of parts decoded
+	Rows    int64 // rows of logs looked at, after whole blocks were ruled out
+	Blocks  int64 // blocks of logs opened
 }
 
 // Signal is one of the three kinds of telemetry. The numbers are on disk.
@@ -198,6 +200,8 @@ type LogQuery struct {
 	Columns    LogColumns // what the caller will read; Time is always there
 	Order      Order
 	Limit      int // with an order: return the first Limit rows of it; 0 for all
+	// Split makes what is not in parts yet come as Lines, too, when Columns asks for them: it costs splitting each line.
+	Split bool
 }
 
 // LogReader reads logs.
@@ -207,6 +211,13 @@ type LogReader interface {
 	// Streams returns the distinct streams with records in the time range that match q.Where as far as it
 	// speaks of streams, sorted.
 	Streams(ctx context.Context, q LogQuery) ([]telemetry.LabelSet, error)
+}
+
+// LogFollower tells of logs as they arrive.
+type LogFollower interface {
+	// FollowLogs calls f with each batch of a tenant's logs once readers see it, in the order of arrival, until stop is
+	// called; stop waits for a call of f that is under way. f must return soon, must not change the batch and may keep it.
+	FollowLogs(tenant telemetry.Tenant, f func(*telemetry.Batch)) (stop func())
 }
 
 // SpanQuery selects spans by their start.
