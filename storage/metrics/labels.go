@@ -10,7 +10,7 @@ import (
 
 	"github.com/braidobs/braid/internal/telemetry"
 	"github.com/braidobs/braid/storage"
-	"github.com/braidobs/braid/storage/metrics/column"
+	"github.com/braidobs/braid/storage/column"
 	"github.com/braidobs/braid/storage/part"
 )
 

@@ -9,7 +9,7 @@ import (
 	"unsafe"
 
 	"github.com/braidobs/braid/internal/telemetry"
-	"github.com/braidobs/braid/storage/metrics/column"
+	"github.com/braidobs/braid/storage/column"
 	"github.com/braidobs/braid/storage/part"
 )
 

@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
-	"github.com/braidobs/braid/storage/metrics/column"
+	"github.com/braidobs/braid/storage/column"
 )
 
 func floats(bits ...uint64) []float64 {
