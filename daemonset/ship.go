@@ -15,7 +15,7 @@ import (
 	"go.opentelemetry.io/collector/pdata/plog"
 	"go.opentelemetry.io/collector/pdata/plog/plogotlp"
 
-	"github.com/braidobs/braid/daemonset/extract"
+	"github.com/braidobs/braid/ingest/extract"
 	"github.com/braidobs/braid/daemonset/forward"
 	"github.com/braidobs/braid/daemonset/kube"
 	"github.com/braidobs/braid/daemonset/tail"

@@ -1,8 +1,8 @@
 // Package ingest is the way of telemetry into the store: what every protocol has in common once its wire format is
 // translated. It applies the limits of the operator, record by record, and hands the rest to a storage.Writer.
 //
-// A record over a limit is rejected with a reason that names the setting; nothing is cut short in silence. The
-// records beside it are stored, and the answer of the protocol says how many were not.
+// A record over a limit is rejected with a reason that names the setting. The records beside it are stored, and
+// the answer of the protocol says how many were not. Only bodies of logs are cut, at MaxLine, and marked.
 package ingest
 
 import (

@@ -49,6 +49,7 @@ type limiter struct {
 	rejected           storage.Rejected
 	refused            Written           // what rejected does not tell apart
 	counts             map[[2]string]int // by signal and reason
+	cut                int               // lines
 }
 
 func newLimiter(p *Pipeline) *limiter {
@@ -74,6 +75,7 @@ func (l *limiter) flush() {
 	for k, n := range l.counts {
 		l.p.rejected.WithLabelValues(k[0], k[1]).Add(float64(n))
 	}
+	l.p.cut.Add(float64(l.cut))
 }
 
 // reject notes n records that break a limit. The caller counts them in l.rejected; derived ones have n of 0 and are
@@ -170,6 +172,9 @@ func (l *limiter) logs(b *telemetry.Batch) {
 		}
 		if br.none() {
 			br = l.attrs(r.Attrs, "a log record")
+		}
+		if br.none() {
+			l.line(r)
 		}
 		if br.none() && r.Size() > int(l.c.MaxRecord) {
 			br = l.tooLarge("a log record")

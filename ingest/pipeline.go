@@ -34,6 +34,7 @@ type Pipeline struct {
 	records  *prometheus.CounterVec
 	rejected *prometheus.CounterVec
 	bytes    *prometheus.CounterVec
+	cut      prometheus.Counter
 
 	mu      sync.Mutex // guards tenants; nothing is called under it
 	tenants map[telemetry.Tenant]struct{}
@@ -57,6 +58,9 @@ func New(c Config, d Deps) *Pipeline {
 		bytes: f.NewCounterVec(prometheus.CounterOpts{
 			Name: "braid_ingest_bytes_total", Help: "Decompressed bytes of write requests.",
 		}, []string{"protocol", "signal"}),
+		cut: f.NewCounter(prometheus.CounterOpts{
+			Name: "braid_ingest_cut_lines_total", Help: "Log lines over 1 MiB, of which only the beginning was kept; they have the attribute log.truncated.",
+		}),
 	}
 }
 

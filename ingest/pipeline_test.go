@@ -125,7 +125,7 @@ func TestLimits(t *testing.T) {
 		},
 		{
 			"log size",
-			telemetry.Batch{Logs: []telemetry.LogRecord{{Time: now.UnixNano(), Body: telemetry.String(strings.Repeat("x", 2<<20))}}},
+			telemetry.Batch{Logs: []telemetry.LogRecord{{Time: now.UnixNano(), Body: telemetry.Bytes([]byte(strings.Repeat("x", 2<<20)))}}},
 			storage.Rejected{Logs: 1},
 			"a log record is larger than 2MiB (setting ingest.max_record)", "record_too_large", 0,
 		},

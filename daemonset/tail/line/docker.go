@@ -45,7 +45,7 @@ func (p *Parser) docker(b []byte, l *Line) bool {
 				l.Stderr = string(val) == "stderr"
 			case "time":
 				l.Time = 0
-				if ns, n, ok := p.stamp(val); ok && n == len(val) {
+				if ns, n, ok := p.clock.Read(val); ok && n == len(val) {
 					l.Time = ns
 				}
 			}

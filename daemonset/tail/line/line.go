@@ -5,7 +5,11 @@
 // next line is not affected.
 package line
 
-import "bytes"
+import (
+	"bytes"
+
+	"github.com/braidobs/braid/ingest/stamp"
+)
 
 // Format is how the lines of a file are written.
 type Format uint8
@@ -45,9 +49,7 @@ type Line struct {
 // Parser reads lines. It keeps the last date it has seen, so each stream needs its own for the best speed; the
 // result does not depend on it. The zero value is ready.
 type Parser struct {
-	date   [10]byte
-	day    int64 // Unix seconds at the start of date
-	inTime bool  // nanoseconds of date fit an int64
+	clock stamp.Parser
 }
 
 // Detect tells the format of a file from its first bytes: those up to the first newline, or the first 256 when there

@@ -126,7 +126,7 @@ func (p *Parser) time(v Value) (int64, bool) {
 	case String:
 	}
 	b := v.Bytes
-	if ns, n, ok := p.clock.Stamp(b); ok && n == len(b) {
+	if ns, n, ok := p.clock.Read(b); ok && n == len(b) {
 		return ns, ns != 0
 	}
 	if len(b) < len("2006-01-02 15:04:05") || len(b) > 40 {
@@ -151,7 +151,7 @@ func (p *Parser) time(v Value) (int64, bool) {
 	default:
 		w = append(w, 'Z')
 	}
-	ns, n, ok := p.clock.Stamp(w)
+	ns, n, ok := p.clock.Read(w)
 	return ns, ok && n == len(w) && ns != 0
 }
 

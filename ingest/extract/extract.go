@@ -8,7 +8,7 @@ package extract
 import (
 	"bytes"
 
-	"github.com/braidobs/braid/daemonset/tail/line"
+	"github.com/braidobs/braid/ingest/stamp"
 )
 
 const (
@@ -60,6 +60,8 @@ type Fields struct {
 	Message      []byte   // nil when the line has no key for it
 	Attributes   []Attribute
 	Dropped      int // attributes over the limits
+	// The keys that Document found Time and Message under; nil when it found none.
+	TimeKey, MessageKey []byte
 }
 
 // format is how lines are written.
@@ -80,8 +82,9 @@ type Parser struct {
 	lines   int // since the format was looked at
 	total   int // at most warmUp
 	misses  int // in a row
+	keep    bool
 	scratch []byte
-	clock   line.Parser
+	clock   stamp.Parser
 }
 
 // Parse replaces out by what the line says. It does not change the line. It reuses out.Attributes.
@@ -106,6 +109,22 @@ func (p *Parser) Parse(body []byte, out *Fields) {
 		p.try(text, body, out)
 	}
 }
+
+// Document replaces out by what a document in JSON says, and says whether body is one: a single object. Unlike with
+// Parse, keys with a meaning stay among the attributes.
+func (p *Parser) Document(body []byte, out *Fields) bool {
+	*out = Fields{Attributes: out.Attributes[:0]}
+	p.scratch, p.keep = p.scratch[:0], true
+	ok := p.object(body, out)
+	p.keep = false
+	if !ok {
+		*out = Fields{Attributes: out.Attributes[:0]}
+	}
+	return ok
+}
+
+// Time returns the time that a value tells, in any of the forms that Parse knows: Unix nanoseconds.
+func (p *Parser) Time(v Value) (ns int64, ok bool) { return p.time(v) }
 
 // detect tells the format from the start of a line.
 func detect(b []byte) format {
@@ -278,14 +297,16 @@ func (p *Parser) finish(out *Fields) {
 	}
 	used := 0
 	take := func(r role, ok bool) {
-		if ok {
+		if ok && !p.keep {
 			best[r].Key = nil
 			used++
 		}
 	}
 	if a := best[timeRole]; a != nil {
 		var ok bool
-		out.Time, ok = p.time(a.Value)
+		if out.Time, ok = p.time(a.Value); ok && p.keep {
+			out.TimeKey = a.Key
+		}
 		take(timeRole, ok)
 	}
 	if a := best[levelRole]; a != nil {
@@ -296,6 +317,9 @@ func (p *Parser) finish(out *Fields) {
 		out.Message = a.Value.Bytes
 		if out.Message == nil {
 			out.Message = []byte{}
+		}
+		if p.keep {
+			out.MessageKey = a.Key
 		}
 		take(messageRole, true)
 	}

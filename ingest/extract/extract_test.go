@@ -12,7 +12,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/braidobs/braid/daemonset/extract"
+	"github.com/braidobs/braid/ingest/extract"
 )
 
 const at = int64(1769868305123000000) // 2026-01-31T14:05:05.123Z
