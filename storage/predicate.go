@@ -220,7 +220,7 @@ func (b *LogBlock) Match(i int, p Predicate) bool {
 	case SeverityRange:
 		return b.Severity[i] >= p.Min && b.Severity[i] <= p.Max
 	case AttrMatch:
-		return matchAttr(p, b.attrsIf(i, p.Scope), b.scopeIf(i, p.Scope), b.resourceIf(i, p.Scope))
+		return p.Match(b.attrsIf(i, p.Scope), b.scopeIf(i, p.Scope), b.resourceIf(i, p.Scope))
 	default:
 		return false // a predicate about spans
 	}
@@ -252,7 +252,7 @@ func (b *SpanBlock) Match(i int, p Predicate) bool {
 	case FieldMatch:
 		return p.M.Matches(b.fieldText(i, p.Field))
 	case AttrMatch:
-		return matchAttr(p, b.attrsIf(i, p.Scope), b.scopeIf(i, p.Scope), b.resourceIf(i, p.Scope))
+		return p.Match(b.attrsIf(i, p.Scope), b.scopeIf(i, p.Scope), b.resourceIf(i, p.Scope))
 	default:
 		return false // a predicate about logs
 	}
@@ -278,7 +278,8 @@ func (b *SpanBlock) fieldText(i int, f SpanField) string {
 	}
 }
 
-func matchAttr(p AttrMatch, places ...telemetry.Attrs) bool {
+// Match says whether the attribute matches: its first value in the given places, or an empty text when none has it.
+func (p AttrMatch) Match(places ...telemetry.Attrs) bool {
 	for _, as := range places {
 		if v, ok := as.Get(p.M.Name); ok {
 			return p.M.Matches(v.Text())

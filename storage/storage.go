@@ -216,7 +216,8 @@ type LogReader interface {
 // LogFollower tells of logs as they arrive.
 type LogFollower interface {
 	// FollowLogs calls f with each batch of a tenant's logs once readers see it, in the order of arrival, until stop is
-	// called; stop waits for a call of f that is under way. f must return soon, must not change the batch and may keep it.
+	// called; stop waits for a call of f that is under way. f must return soon and not use the store; it may keep the
+	// batch, but must not change it.
 	FollowLogs(tenant telemetry.Tenant, f func(*telemetry.Batch)) (stop func())
 }
 

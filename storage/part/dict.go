@@ -40,16 +40,19 @@ func (d *Resources) Add(r *telemetry.Resource) uint32 {
 	return d.dict.Add(r.ID, r)
 }
 
-// Write writes the dictionary as table "resources".
-func (d *Resources) Write(w *Writer) error {
+// Strings returns the dictionary as Part.Resources reads it.
+func (d *Resources) Strings() []string {
 	ss := make([]string, len(d.dict.Values))
 	for i, r := range d.dict.Values {
 		if r != nil {
 			ss[i] = string(telemetry.AppendUvarint(telemetry.AppendResource([]byte{1}, r), uint64(r.Dropped)))
 		}
 	}
-	return WriteStrings(w, "resources", ss)
+	return ss
 }
+
+// Write writes the dictionary as table "resources".
+func (d *Resources) Write(w *Writer) error { return WriteStrings(w, "resources", d.Strings()) }
 
 // ReadResources reads what Resources.Write wrote.
 func ReadResources(p *Part) ([]*telemetry.Resource, error) {
@@ -57,6 +60,11 @@ func ReadResources(p *Part) ([]*telemetry.Resource, error) {
 	if err != nil {
 		return nil, err
 	}
+	return p.Resources(ss)
+}
+
+// Resources reads what Resources.Strings gave.
+func (p *Part) Resources(ss []string) ([]*telemetry.Resource, error) {
 	rs := make([]*telemetry.Resource, len(ss))
 	for i, s := range ss {
 		if s == "" {
@@ -96,16 +104,19 @@ func (d *Scopes) Add(s *telemetry.Scope) uint32 {
 	return i
 }
 
-// Write writes the dictionary as table "scopes".
-func (d *Scopes) Write(w *Writer) error {
+// Strings returns the dictionary as Part.Scopes reads it.
+func (d *Scopes) Strings() []string {
 	ss := make([]string, len(d.dict.Values))
 	for i, s := range d.dict.Values {
 		if s != nil {
 			ss[i] = string(telemetry.AppendScope(nil, s))
 		}
 	}
-	return WriteStrings(w, "scopes", ss)
+	return ss
 }
+
+// Write writes the dictionary as table "scopes".
+func (d *Scopes) Write(w *Writer) error { return WriteStrings(w, "scopes", d.Strings()) }
 
 // ReadScopes reads what Scopes.Write wrote.
 func ReadScopes(p *Part) ([]*telemetry.Scope, error) {
@@ -113,6 +124,11 @@ func ReadScopes(p *Part) ([]*telemetry.Scope, error) {
 	if err != nil {
 		return nil, err
 	}
+	return p.Scopes(ss)
+}
+
+// Scopes reads what Scopes.Strings gave.
+func (p *Part) Scopes(ss []string) ([]*telemetry.Scope, error) {
 	scs := make([]*telemetry.Scope, len(ss))
 	for i, s := range ss {
 		if s == "" {
@@ -127,29 +143,44 @@ func ReadScopes(p *Part) ([]*telemetry.Scope, error) {
 	return scs, nil
 }
 
+// StringsSchema is the schema of a table with one column "value".
+func StringsSchema(table string) Schema { return Schema{Name: table, Columns: stringColumns()} }
+
 func stringColumns() []Column { return []Column{{Name: "value", Type: Bytes}} }
 
 // WriteStrings writes a table with one column "value".
 func WriteStrings(w *Writer, table string, ss []string) error {
-	w.Begin(Schema{Name: table, Columns: stringColumns()})
+	w.Begin(StringsSchema(table))
+	_, err := w.Strings(ss)
+	return err
+}
+
+// Strings writes blocks of a table with one column "value" and returns how many there were.
+func (w *Writer) Strings(ss []string) (blocks int, err error) {
 	for at := 0; at < len(ss); {
 		n := Chunk(len(ss)-at, func(i int) int { return len(ss[at+i]) })
 		if err := w.Block(n, Vector{Strs: ss[at : at+n]}); err != nil {
-			return err
+			return blocks, err
 		}
 		at += n
+		blocks++
 	}
-	return nil
+	return blocks, nil
 }
 
 // ReadStrings reads what WriteStrings wrote.
 func ReadStrings(p *Part, table string) ([]string, error) {
 	t := p.Table(table)
+	return t.Strings(0, t.Blocks())
+}
+
+// Strings returns the values of blocks from up to, but without, to of a table with one column "value".
+func (t *Table) Strings(from, to int) ([]string, error) {
 	if err := t.Check(stringColumns()); err != nil {
 		return nil, err
 	}
 	var ss []string
-	for b := range t.Blocks() {
+	for b := from; b < to; b++ {
 		v, err := t.Read("value", b)
 		if err != nil {
 			return nil, err

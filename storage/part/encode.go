@@ -4,8 +4,10 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
+	"unsafe"
 
 	"github.com/braidobs/braid/internal/telemetry"
+	"github.com/braidobs/braid/storage/column"
 )
 
 // The encodings of a column block, its first byte. A number is never given a second meaning.
@@ -21,8 +23,13 @@ const (
 	encFloatScale = 8 // Float64: a power of ten p, then value*10^p as encDelta, exact
 )
 
-func appendColumn(dst []byte, c Column, v *Vector, n int) ([]byte, error) {
+func (w *Writer) appendColumn(dst []byte, c Column, v *Vector, n int) ([]byte, error) {
 	switch c.Type {
+	case Packed:
+		if len(v.Ints) != n {
+			return nil, fmt.Errorf("column %s has %d rows, want %d", c.Name, len(v.Ints), n)
+		}
+		return w.ints.Ints(dst, v.Ints, nil), nil
 	case Int64:
 		if len(v.Ints) != n {
 			return nil, fmt.Errorf("column %s has %d rows, want %d", c.Name, len(v.Ints), n)
@@ -221,6 +228,14 @@ func appendFixed(dst, b []byte, width int) []byte {
 
 // decodeColumn reads n rows of a column. Strings share raw's memory.
 func decodeColumn(raw string, c Column, n int) (Vector, error) {
+	if c.Type == Packed {
+		v := Vector{Ints: make([]int64, n)}
+		rest, err := column.Ints(unsafe.Slice(unsafe.StringData(raw), len(raw)), v.Ints, nil)
+		if err == nil && len(rest) > 0 {
+			err = fmt.Errorf("%d bytes too many", len(rest))
+		}
+		return v, err
+	}
 	d := telemetry.NewDecoder(raw)
 	enc := d.Byte()
 	var v Vector
@@ -392,4 +407,21 @@ func decodeFixed(d *telemetry.Decoder, enc byte, n, width int) []byte {
 		d.Fail("unknown encoding %d of fixed strings", enc)
 		return nil
 	}
+}
+
+// AppendStrings appends strings as the block of a Bytes column has them: once each when many are equal.
+func AppendStrings(dst []byte, ss []string) []byte {
+	if len(ss) == 0 {
+		return dst
+	}
+	return appendStrs(dst, ss)
+}
+
+// Strings reads n strings that AppendStrings wrote, and nothing behind them. They share raw's memory.
+func Strings(raw string, n int) ([]string, error) {
+	if n == 0 {
+		return nil, nil
+	}
+	v, err := decodeColumn(raw, Column{Type: Bytes}, n)
+	return v.Strs, err
 }

@@ -22,6 +22,7 @@ const (
 	Bytes   Type = 3 // strings of any length
 	Fixed   Type = 4 // byte strings of Width bytes
 	Blob    Type = 5 // each block is bytes in a format of the table's own; the only column of its table
+	Packed  Type = 6 // integers in blocks of packed bits (package column): faster to read than Int64, never compressed
 )
 
 // Column describes one column of a table.
@@ -39,7 +40,7 @@ type Schema struct {
 
 // Vector is the values of one column in one block: the slice of its type is set, the others are nil.
 type Vector struct {
-	Ints   []int64
+	Ints   []int64 // of Int64 and Packed
 	Floats []float64
 	Strs   []string // may share memory with the block they were read from
 	Fixed  []byte   // rows times width

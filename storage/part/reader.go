@@ -105,7 +105,7 @@ func (p *Part) footer(d *telemetry.Decoder, end int64) {
 		t.meta.schema.Name = t.name
 		for i := range d.Count(3) {
 			c := Column{Name: d.Str(), Type: Type(d.Byte()), Width: int(d.Byte())}
-			if c.Type < Int64 || c.Type > Blob || c.Type == Fixed && (c.Width < 1 || c.Width > 32) {
+			if c.Type < Int64 || c.Type > Packed || c.Type == Fixed && (c.Width < 1 || c.Width > 32) {
 				d.Fail("column %q has type %d and width %d", c.Name, c.Type, c.Width)
 			}
 			t.meta.schema.Columns = append(t.meta.schema.Columns, c)
@@ -195,10 +195,10 @@ func (t *Table) BlockOf(row int64) int {
 	return lo
 }
 
-// Ints returns the smallest and largest value of an Int64 column in block b; ok is false without statistics.
+// Ints returns the smallest and largest value of an Int64 or Packed column in block b; ok is false without statistics.
 func (t *Table) Ints(column string, b int) (lo, hi int64, ok bool) {
 	c, known := t.cols[column]
-	if !known || t.meta.schema.Columns[c].Type != Int64 {
+	if !known || t.meta.schema.Columns[c].Type != Int64 && t.meta.schema.Columns[c].Type != Packed {
 		return 0, 0, false
 	}
 	m := &t.meta.blocks[c][b]
@@ -225,7 +225,11 @@ func (t *Table) Read(column string, b int) (Vector, error) {
 		return Vector{}, t.p.corrupt(0, "table %s has no column %s", t.name, column)
 	}
 	m := &t.meta.blocks[c][b]
-	raw, err := t.p.block(t.name, column, b, m, t.p.cache)
+	cache := t.p.cache
+	if t.meta.schema.Columns[c].Type == Packed {
+		cache = nil // it is stored as it is: caching would only copy it
+	}
+	raw, err := t.p.block(t.name, column, b, m, cache)
 	if err != nil {
 		return Vector{}, err
 	}

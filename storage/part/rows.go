@@ -66,10 +66,11 @@ func Same[A any](a A) A { return a }
 
 // Ref is a row of a block of some source.
 type Ref[B any] struct {
-	Block    B
-	Row      int
-	time     int64
-	src, seq int // where it came from decides among rows of the same time
+	Block B
+	Row   int
+	time  int64
+	src   int   // where it came from decides among rows of the same time
+	seq   int64 // place in the source
 }
 
 // Ordered collects rows of several sources, given in the order of arrival, in the order of time.
@@ -80,9 +81,10 @@ type Ordered[B any] struct {
 	Sources    int
 	// Bounds returns the smallest and largest time of a source.
 	Bounds func(src int) (lo, hi int64)
-	// Scan emits the blocks of a source whose rows lie from start to end. What emit returns are the bounds from
-	// then on: with a limit, they close in on what can still be part of the answer.
-	Scan func(src int, start, end int64, emit func(block B, times []int64) (start, end int64)) error
+	// Scan emits the blocks of a source whose rows lie from start to end; seq are places of the rows in the source, by
+	// which rows of the same time are ordered. What emit returns are the bounds from then on: with a limit, they close
+	// in on what can still be part of the answer.
+	Scan func(src int, start, end int64, emit func(block B, times []int64, seq func(row int) int64) (start, end int64)) error
 	// Failed handles the error of a scan; nil goes on with the other sources.
 	Failed func(src int, err error) error
 }
@@ -127,11 +129,9 @@ func (o Ordered[B]) Collect() ([]Ref[B], error) {
 		if lo, hi := o.Bounds(src); hi < o.Start || lo > o.End {
 			continue
 		}
-		seq := 0
-		err := o.Scan(src, o.Start, o.End, func(b B, times []int64) (int64, int64) {
+		err := o.Scan(src, o.Start, o.End, func(b B, times []int64, seq func(int) int64) (int64, int64) {
 			for i, at := range times {
-				refs = append(refs, Ref[B]{Block: b, Row: i, time: at, src: src, seq: seq})
-				seq++
+				refs = append(refs, Ref[B]{Block: b, Row: i, time: at, src: src, seq: seq(i)})
 			}
 			if o.Limit > 0 && len(refs) > 2*o.Limit+slack {
 				cut()

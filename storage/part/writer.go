@@ -11,6 +11,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 
 	"github.com/braidobs/braid/internal/telemetry"
+	"github.com/braidobs/braid/storage/column"
 )
 
 // Writer writes one part, table after table, block after block. It buffers one block.
@@ -23,6 +24,7 @@ type Writer struct {
 	offset int64
 	buf    []byte
 	packed []byte
+	ints   column.Encoder
 	err    error
 }
 
@@ -77,14 +79,14 @@ func (w *Writer) Block(n int, cols ...Vector) error {
 	for i := range cols {
 		c := t.schema.Columns[i]
 		var err error
-		if w.buf, err = appendColumn(w.buf[:0], c, &cols[i], n); err != nil {
+		if w.buf, err = w.appendColumn(w.buf[:0], c, &cols[i], n); err != nil {
 			return fmt.Errorf("encode table %s: %w", t.schema.Name, err)
 		}
 		if len(w.buf) > MaxBlockBytes {
 			return fmt.Errorf("encode table %s: column %s has %d bytes in one block, the limit is %d", t.schema.Name, c.Name, len(w.buf), MaxBlockBytes)
 		}
 		lo, hi := limits(c, &cols[i], n)
-		t.blocks[i] = append(t.blocks[i], w.store(w.buf, lo, hi, true))
+		t.blocks[i] = append(t.blocks[i], w.store(w.buf, lo, hi, c.Type != Packed))
 	}
 	t.rows = append(t.rows, n)
 	t.total += int64(n)
@@ -120,10 +122,40 @@ func (w *Writer) Blob(n int, b []byte, lo, hi string, pack bool) error {
 	return w.err
 }
 
+// Copy writes block b of a table with the schema of the present one as it is stored, after checking it.
+func (w *Writer) Copy(from *Table, b int) error {
+	t := &w.tables[w.now]
+	if w.err != nil {
+		return w.err
+	}
+	if len(from.meta.schema.Columns) != len(t.schema.Columns) {
+		return fmt.Errorf("table %s is not copied to table %s: it has other columns", from.name, t.schema.Name)
+	}
+	for i := range t.schema.Columns {
+		if from.meta.schema.Columns[i] != t.schema.Columns[i] {
+			return fmt.Errorf("table %s is not copied to table %s: it has other columns", from.name, t.schema.Name)
+		}
+		m := from.meta.blocks[i][b]
+		buf := make([]byte, m.size)
+		if err := from.p.readAt(buf, m.offset); err != nil {
+			return err
+		}
+		if checksum(buf) != m.crc {
+			return from.p.corrupt(m.offset, "table %s, column %s, block %d: the checksum does not match", from.name, t.schema.Columns[i].Name, b)
+		}
+		m.offset = w.offset
+		w.write(buf)
+		t.blocks[i] = append(t.blocks[i], m)
+	}
+	t.rows = append(t.rows, from.meta.rows[b])
+	t.total += int64(from.meta.rows[b])
+	return w.err
+}
+
 // limits returns the smallest and the largest value of a block in the form of the footer.
 func limits(c Column, v *Vector, n int) (string, string) {
 	switch c.Type {
-	case Int64:
+	case Int64, Packed:
 		lo, hi := int64(math.MaxInt64), int64(math.MinInt64)
 		for _, x := range v.Ints {
 			lo, hi = min(lo, x), max(hi, x)

@@ -13,11 +13,14 @@ func Collect(ctx context.Context, sources []Source, q storage.SpanQuery, masks [
 	refs, err := part.Ordered[*storage.SpanBlock]{
 		Newest: q.Order == storage.NewestFirst, Limit: q.Limit, Start: q.Start, End: q.End, Sources: len(sources),
 		Bounds: func(src int) (int64, int64) { return sources[src].Bounds() },
-		Scan: func(src int, start, end int64, emit func(*storage.SpanBlock, []int64) (int64, int64)) error {
+		Scan: func(src int, start, end int64, emit func(*storage.SpanBlock, []int64, func(int) int64) (int64, int64)) error {
 			scan := q
+			rows := int64(0)
 			scan.Start, scan.End = start, end
 			return sources[src].Scan(ctx, &scan, masks, func(b *storage.SpanBlock) error {
-				scan.Start, scan.End = emit(b, b.Start)
+				first := rows
+				rows += int64(b.Len())
+				scan.Start, scan.End = emit(b, b.Start, func(i int) int64 { return first + int64(i) })
 				return nil
 			})
 		},
