@@ -362,7 +362,7 @@ func (sc *scanner) container(pod, name string) {
 		return
 	}
 	lists := map[int][]entry{}
-	steady(dir, names, func(names []string) {
+	steady(dir, names, func(names []string) (found []node) {
 		clear(lists)
 		for _, n := range names {
 			i, live, ok := attempt(n)
@@ -370,9 +370,14 @@ func (sc *scanner) container(pod, name string) {
 				continue
 			}
 			if rot, ok := rotationOf(live, n); ok && !doubled(n, rot, names) {
-				lists[i] = append(lists[i], sc.follow(dir, filepath.Join(dir, n), rot)...)
+				list := sc.follow(dir, filepath.Join(dir, n), rot)
+				lists[i] = append(lists[i], list...)
+				for _, e := range list {
+					found = append(found, e.node())
+				}
 			}
 		}
+		return found
 	})
 	for i, list := range lists {
 		key := StreamKey{Namespace: ns, Pod: podName, PodUID: uid, Container: name, Restart: i}
@@ -387,22 +392,32 @@ func (sc *scanner) container(pod, name string) {
 	sc.prune(dir)
 }
 
-// steady calls look with the names in dir, again while names change meanwhile: a file that is renamed or compressed
-// between listing and looking would be missing, and one that took its name be taken for it.
-func steady(dir string, names []string, look func(names []string)) {
-	const tries = 5
+// node is a file under a name.
+type node struct {
+	path     string
+	dev, ino uint64
+}
+
+func (e *entry) node() node { return node{e.path, e.stat.dev, e.stat.ino} }
+
+// steady calls look with the names in dir until it finds the same files under the same names twice: one that is renamed
+// or compressed between listing and looking would be missing, and one that took its name be taken for it. The names
+// alone do not tell: after a rotation they may be the same.
+func steady(dir string, names []string, look func(names []string) []node) {
+	const tries = 6
 	slices.Sort(names)
+	found := look(names)
 	for range tries {
-		look(names)
 		again, err := readDir(dir)
 		if err != nil {
 			return
 		}
 		slices.Sort(again)
-		if slices.Equal(names, again) {
+		now := look(again)
+		if slices.Equal(names, again) && slices.Equal(found, now) {
 			return
 		}
-		names = again
+		names, found = again, now
 	}
 }
 
@@ -441,7 +456,7 @@ func siblings(dir, live string) (list []entry) {
 	if err != nil {
 		return nil
 	}
-	steady(dir, names, func(names []string) {
+	steady(dir, names, func(names []string) (found []node) {
 		list = list[:0]
 		for _, n := range names {
 			rot, ok := rotationOf(live, n)
@@ -450,8 +465,10 @@ func siblings(dir, live string) (list []entry) {
 			}
 			if e, ok := statEntry(filepath.Join(dir, n), rot); ok {
 				list = append(list, e)
+				found = append(found, e.node())
 			}
 		}
+		return found
 	})
 	return list
 }
