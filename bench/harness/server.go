@@ -4,6 +4,7 @@ package harness
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -63,7 +64,8 @@ type AgentOptions struct {
 type ProgramOptions struct {
 	Binary string
 	Dir    string                     // for its log
-	Args   func(addr string) []string // the arguments that make it listen at host:port, where /-/ready must answer
+	Args   func(addr string) []string // the arguments that make it listen at host:port
+	Ready  string                     // the path that answers when it is ready; /-/ready when empty
 }
 
 // Server is a running server.
@@ -71,6 +73,7 @@ type Server struct {
 	HTTP, OTLPHTTP, OTLPGRPC string // host:port
 	Startup                  time.Duration
 
+	ready  string
 	cmd    *exec.Cmd
 	log    string
 	died   chan struct{}
@@ -117,7 +120,7 @@ func StartAgent(ctx context.Context, o AgentOptions) (*Server, error) {
 // StartProgram starts a server that is not ours, on a free port of loopback, and waits until it is ready. Of the
 // server's addresses it has HTTP.
 func StartProgram(ctx context.Context, o ProgramOptions) (*Server, error) {
-	s := &Server{died: make(chan struct{}), client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 4}}}
+	s := &Server{ready: o.Ready, died: make(chan struct{}), client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 4}}}
 	if err := freePorts(ctx, &s.HTTP); err != nil {
 		return nil, err
 	}
@@ -164,7 +167,7 @@ func (s *Server) run(ctx context.Context, binary string, args []string, logFile 
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		if code, _, err := s.get(ctx, "/-/ready"); err == nil && code == http.StatusOK {
+		if code, _, err := s.get(ctx, cmp.Or(s.ready, "/-/ready")); err == nil && code == http.StatusOK {
 			s.Startup = time.Since(began)
 			return nil
 		}
