@@ -1,0 +1,373 @@
+package lines
+
+import (
+	"strings"
+
+	"github.com/braidobs/braid/storage"
+)
+
+// Limits of what is worked out about a needle and a template; beyond them lines are rebuilt.
+const (
+	maxWays  = 64
+	maxSteps = 1 << 14
+)
+
+// Needle is a text that lines are searched for, and what is known about it and the templates of one part. It is for one
+// goroutine at a time.
+type Needle struct {
+	text      string
+	class     [256]byte
+	templates []*storage.Template
+	plans     []*plan // by number of template; nil until worked out
+}
+
+// plan says how lines of a template can contain a needle.
+type plan struct {
+	always  bool // in the text of the template
+	rebuild bool // there are too many ways
+	ways    []way
+}
+
+// way is one place of the needle in a template: all of it must hold.
+type way []part
+
+// part is what a variable must be like.
+type part struct {
+	gap  int
+	mode mode
+	text string
+	mask byte // classes of the bytes of text
+}
+
+// mode is how a part of a needle lies in a variable.
+type mode uint8
+
+const (
+	inside mode = iota // anywhere
+	atEnd
+	atStart
+	equal
+)
+
+// NewNeedle returns a needle for a part with these templates.
+func NewNeedle(text string, templates []*storage.Template) *Needle {
+	return &Needle{text: text, class: classTable(), templates: templates, plans: make([]*plan, len(templates))}
+}
+
+// CanContain says whether lines of a template can contain the needle, by the number of the template.
+func (n *Needle) CanContain(template int) bool {
+	p := n.plan(template)
+	return p.always || p.rebuild || len(p.ways) > 0
+}
+
+func (n *Needle) plan(template int) *plan {
+	p := n.plans[template]
+	if p == nil {
+		p = n.work(n.templates[template])
+		n.plans[template] = p
+	}
+	return p
+}
+
+// planner collects the ways of a needle in a template.
+type planner struct {
+	n     *Needle
+	t     *storage.Template
+	p     *plan
+	parts []part
+	steps int
+}
+
+func (n *Needle) work(t *storage.Template) *plan {
+	w := planner{n: n, t: t, p: &plan{}}
+	for _, text := range t.Text {
+		if strings.Contains(text, n.text) {
+			w.p.always = true
+			return w.p
+		}
+	}
+	for g, kind := range t.Gaps {
+		// It begins in the text before the gap ...
+		text := t.Text[g]
+		for m := min(len(text), len(n.text)-1); m >= 1; m-- {
+			if strings.HasSuffix(text, n.text[:m]) {
+				w.begin(g, n.text[m:])
+			}
+		}
+		// ... or in the variable.
+		if n.fits(kind, n.text) {
+			w.found(part{gap: g, mode: inside, text: n.text})
+		}
+		for m := 1; m < len(n.text) && allows(kind, n.text[m-1], &n.class); m++ {
+			w.text(part{gap: g, mode: atEnd, text: n.text[:m]}, n.text[m:])
+		}
+	}
+	if w.p.rebuild {
+		w.p.ways = nil
+	}
+	return w.p
+}
+
+// begin goes on at the start of the variable of a gap.
+func (w *planner) begin(g int, rest string) {
+	if g >= len(w.t.Gaps) {
+		return
+	}
+	kind := w.t.Gaps[g]
+	if w.n.fits(kind, rest) {
+		w.found(part{gap: g, mode: atStart, text: rest})
+	}
+	for m := range len(rest) {
+		if m > 0 && !allows(kind, rest[m-1], &w.n.class) {
+			return
+		}
+		w.text(part{gap: g, mode: equal, text: rest[:m]}, rest[m:])
+	}
+}
+
+// text goes on in the text behind the variable of p.
+func (w *planner) text(p part, rest string) {
+	if w.steps++; w.steps > maxSteps {
+		w.p.rebuild = true
+		return
+	}
+	text := w.t.Text[p.gap+1]
+	if len(rest) <= len(text) {
+		if strings.HasPrefix(text, rest) {
+			w.found(p)
+		}
+		return
+	}
+	if strings.HasPrefix(rest, text) && p.gap+1 < len(w.t.Gaps) {
+		w.parts = append(w.parts, p)
+		w.begin(p.gap+1, rest[len(text):])
+		w.parts = w.parts[:len(w.parts)-1]
+	}
+}
+
+func (w *planner) found(p part) {
+	if len(w.p.ways) == maxWays {
+		w.p.rebuild = true
+		return
+	}
+	way := append(append(make(way, 0, len(w.parts)+1), w.parts...), p)
+	for i := range way {
+		for _, c := range []byte(way[i].text) {
+			way[i].mask |= w.n.class[c]
+		}
+	}
+	w.p.ways = append(w.p.ways, way)
+}
+
+func (n *Needle) fits(kind storage.Gap, text string) bool {
+	for i := range len(text) {
+		if !allows(kind, text[i], &n.class) {
+			return false
+		}
+	}
+	return true
+}
+
+// allows says whether a variable of a kind may hold c: the promises of storage.Gap.
+func allows(kind storage.Gap, c byte, class *[256]byte) bool {
+	switch kind {
+	case storage.GapDigits:
+		return class[c] == isDigit
+	case storage.GapWord:
+		return class[c]&isAlnum != 0
+	case storage.GapNumber:
+		return class[c] == isDigit || strings.IndexByte("+-.eE", c) >= 0
+	case storage.GapPlain:
+		return c > ' ' && c != '"' && c != '\\' && c != '=' && c != 0x7f
+	case storage.GapQuoted:
+		return c >= ' ' && c != '"' && c != '\\'
+	case storage.GapTime:
+		return class[c]&isAlnum != 0 || strings.IndexByte(" +-:.,/", c) >= 0
+	default:
+		return true
+	}
+}
+
+// Contains removes the rows from keep whose line does not contain the needle, which must be one for the templates that the
+// block was opened with. Only where the needle can lie in more ways than can be told apart lines are rebuilt.
+func (b *Block) Contains(n *Needle, keep Set) error {
+	live := make([]int, len(b.shapes))
+	keep.Each(func(row int) { live[b.shapeOf[row]]++ })
+	for i, s := range b.shapes {
+		if live[i] == 0 {
+			continue
+		}
+		p := n.plan(int(s.number))
+		if p.always {
+			continue
+		}
+		rows := b.rowsOf(s)
+		if p.rebuild {
+			if err := b.rebuilt(n.text, rows, keep); err != nil {
+				return err
+			}
+			continue
+		}
+		hits, err := b.hits(s, p)
+		if err != nil {
+			return err
+		}
+		for k, row := range rows {
+			if hits == nil || !hits[k] {
+				keep.Remove(int(row))
+			}
+		}
+	}
+	return nil
+}
+
+// rebuilt is Contains for the given rows.
+func (b *Block) rebuilt(text string, rows []uint32, keep Set) error {
+	var buf []byte
+	var err error
+	for _, row := range rows {
+		if !keep.Has(int(row)) {
+			continue
+		}
+		if buf, err = b.AppendLine(buf[:0], int(row)); err != nil {
+			return err
+		}
+		if !strings.Contains(string(buf), text) {
+			keep.Remove(int(row))
+		}
+	}
+	return nil
+}
+
+// hits says for each row of a shape whether one of the ways holds; nil is none.
+func (b *Block) hits(s *blockShape, p *plan) ([]bool, error) {
+	var hits []bool
+next:
+	for _, w := range p.ways {
+		for _, q := range w {
+			c := &s.cols[q.gap]
+			if q.mask&^c.mask != 0 || len(q.text) > c.top {
+				continue next
+			}
+		}
+		var now []bool
+		for _, q := range w {
+			v, err := b.values(s, q.gap)
+			if err != nil {
+				return nil, err
+			}
+			if now = v.where(&q, now); now == nil {
+				continue next
+			}
+		}
+		if hits == nil {
+			hits = now
+			continue
+		}
+		for i, ok := range now {
+			hits[i] = hits[i] || ok
+		}
+	}
+	return hits, nil
+}
+
+func (p *part) matches(v string) bool {
+	switch p.mode {
+	case inside:
+		return strings.Contains(v, p.text)
+	case atEnd:
+		return strings.HasSuffix(v, p.text)
+	case atStart:
+		return strings.HasPrefix(v, p.text)
+	default:
+		return v == p.text
+	}
+}
+
+// where returns the rows where the column is as p wants it, and that among has (nil has all of them); nil is none.
+func (v *values) where(p *part, among []bool) []bool {
+	out := among
+	if out == nil {
+		out = make([]bool, v.n)
+		for i := range out {
+			out[i] = true
+		}
+	}
+	any := false
+	switch {
+	case v.Dict != nil:
+		ok := make([]bool, len(v.Dict))
+		some := false
+		for i, t := range v.Dict {
+			ok[i] = p.matches(t)
+			some = some || ok[i]
+		}
+		if !some {
+			return nil
+		}
+		for i, c := range v.Code {
+			out[i] = out[i] && ok[c]
+			any = any || out[i]
+		}
+	case v.Ints != nil:
+		var buf [24]byte
+		for i, n := range v.Ints {
+			out[i] = out[i] && p.matches(string(storage.AppendDecimal(buf[:0], n, v.Scale)))
+			any = any || out[i]
+		}
+	default:
+		if p.mode == inside || len(p.text) > 4 { // all texts at once
+			return v.search(p, out)
+		}
+		for i, t := range v.Texts {
+			out[i] = out[i] && p.matches(t)
+			any = any || out[i]
+		}
+	}
+	if !any {
+		return nil
+	}
+	return out
+}
+
+// search is where for texts that are cut from one.
+func (v *values) search(p *part, out []bool) []bool {
+	any := false
+	row, start, at := 0, 0, 0 // texts[row] begins at start; the search goes on at at
+	for {
+		i := strings.Index(v.text[at:], p.text)
+		if i < 0 {
+			break
+		}
+		hit := at + i
+		for start+len(v.Texts[row]) <= hit {
+			out[row] = false
+			start += len(v.Texts[row])
+			row++
+		}
+		t := v.Texts[row]
+		ok := hit+len(p.text) <= start+len(t)
+		if ok && p.mode != inside {
+			ok = p.matches(t)
+		}
+		if ok || p.mode != inside {
+			out[row] = out[row] && ok
+			any = any || out[row]
+			start += len(t)
+			row++
+			at = start
+			if row == len(v.Texts) {
+				break
+			}
+			continue
+		}
+		at = hit + 1 // across the end of the text
+	}
+	for ; row < len(v.Texts); row++ {
+		out[row] = false
+	}
+	if !any {
+		return nil
+	}
+	return out
+}
