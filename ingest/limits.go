@@ -164,17 +164,15 @@ func (l *limiter) spans(b *telemetry.Batch) {
 
 func (l *limiter) logs(b *telemetry.Batch) {
 	var scope scopeCheck
+	severity := streamSeverity(b.Stream)
 	b.KeepLogs(func(i int) bool {
 		r := &b.Logs[i]
-		br := l.nano(r.Time, "a log record")
+		br := l.record(r)
 		if br.none() {
 			br = scope.check(l, r.Scope)
 		}
 		if br.none() {
-			br = l.attrs(r.Attrs, "a log record")
-		}
-		if br.none() {
-			l.line(r)
+			l.line(r, severity)
 		}
 		if br.none() && r.Size() > int(l.c.MaxRecord) {
 			br = l.tooLarge("a log record")
@@ -185,6 +183,14 @@ func (l *limiter) logs(b *telemetry.Batch) {
 		}
 		return br.none()
 	})
+}
+
+// record checks what a log record is over beside its size, which is known when it is cut.
+func (l *limiter) record(r *telemetry.LogRecord) broken {
+	if br := l.nano(r.Time, "a log record"); !br.none() {
+		return br
+	}
+	return l.attrs(r.Attrs, "a log record")
 }
 
 // scopeCheck remembers the answer for the last scope: neighbours share it.

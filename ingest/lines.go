@@ -15,13 +15,20 @@ const MaxLine = 1 << 20
 // Truncated is the attribute of log records whose bodies were cut to MaxLine. It is what the agent calls it, too.
 const Truncated = "log.truncated"
 
-// line cuts the body of a record that is too long, and looks into the body for the severity and the trace when the sender
-// told neither. The bytes of the body stay as they are.
-func (l *limiter) line(r *telemetry.LogRecord) {
-	if r.Body.Kind() != telemetry.KindString {
-		return
+// streamSeverity returns the severity that the labels of a stream tell, or 0.
+func streamSeverity(stream telemetry.LabelSet) uint8 {
+	var f extract.Finder
+	stream.Range(f.Add)
+	return uint8(f.Severity)
+}
+
+// line cuts the body of a record that is too long, and looks for the severity and the trace where the sender told none:
+// in the attributes, in the labels of the stream, then in the body. What it finds there stays as it is.
+func (l *limiter) line(r *telemetry.LogRecord, ofStream uint8) {
+	text := ""
+	if r.Body.Kind() == telemetry.KindString {
+		text = r.Body.Str()
 	}
-	text := r.Body.Str()
 	if len(text) > MaxLine {
 		end := MaxLine
 		for end > MaxLine-utf8.UTFMax && !utf8.RuneStart(text[end]) {
@@ -32,17 +39,31 @@ func (l *limiter) line(r *telemetry.LogRecord) {
 		r.Attrs = telemetry.NewAttrs(append(slices.Clone(r.Attrs), telemetry.Attr{Key: Truncated, Value: telemetry.Bool(true)}))
 		l.cut++
 	}
-	if r.Severity != 0 && !r.TraceID.IsZero() {
-		return
-	}
-	found := extract.Find(text)
-	if r.Severity == 0 {
-		r.Severity = uint8(found.Severity)
-	}
-	if r.TraceID.IsZero() && r.SpanID.IsZero() {
-		r.TraceID, r.SpanID = found.TraceID, found.SpanID
-		if r.TraceID.IsZero() {
-			r.SpanID = telemetry.SpanID{} // it belongs to nothing
+	told := func() bool { return r.Severity != 0 && !r.TraceID.IsZero() }
+	take := func(found *extract.Found) {
+		if r.Severity == 0 {
+			r.Severity = uint8(found.Severity)
 		}
+		if r.TraceID.IsZero() && r.SpanID.IsZero() && found.TraceID != [16]byte{} { // a span alone belongs to nothing
+			r.TraceID, r.SpanID = found.TraceID, found.SpanID
+		}
+	}
+	if !told() && len(r.Attrs) > 0 {
+		var f extract.Finder
+		for i := range r.Attrs {
+			switch v := r.Attrs[i].Value; v.Kind() {
+			case telemetry.KindString:
+				f.Add(r.Attrs[i].Key, v.Str())
+			default:
+			}
+		}
+		take(&f.Found)
+	}
+	if r.Severity == 0 {
+		r.Severity = ofStream
+	}
+	if !told() {
+		found := extract.Find(text)
+		take(&found)
 	}
 }

@@ -45,6 +45,12 @@ func TestLines(t *testing.T) {
 			false,
 		},
 		{"a span without a trace", telemetry.LogRecord{Body: telemetry.String(`level=info span_id=` + hex[:16])}, telemetry.LogRecord{Severity: 9, Body: telemetry.String(`level=info span_id=` + hex[:16])}, false},
+		{
+			"in attributes",
+			telemetry.LogRecord{Body: telemetry.String(`level=info x=y`), Attrs: telemetry.Attrs{{Key: "level", Value: telemetry.String("warn")}, {Key: "trace_id", Value: telemetry.String(hex)}}},
+			telemetry.LogRecord{Severity: 13, TraceID: id, Body: telemetry.String(`level=info x=y`), Attrs: telemetry.Attrs{{Key: "level", Value: telemetry.String("warn")}, {Key: "trace_id", Value: telemetry.String(hex)}}},
+			false,
+		},
 		{"not text", telemetry.LogRecord{Body: telemetry.Bytes([]byte("ERROR"))}, telemetry.LogRecord{Body: telemetry.Bytes([]byte("ERROR"))}, false},
 		{"just fits", telemetry.LogRecord{Body: telemetry.String(long + "y")}, telemetry.LogRecord{Body: telemetry.String(long + "y")}, false},
 		{
@@ -93,4 +99,20 @@ func TestLines(t *testing.T) {
 braid_ingest_cut_lines_total `+want+"\n"), "braid_ingest_cut_lines_total"))
 		})
 	}
+}
+
+func TestSeverityOfStreams(t *testing.T) {
+	s := &store{}
+	p, _ := newPipeline(t, s, nil)
+	_, err := p.Write(t.Context(), "t", storage.Key{}, []telemetry.Batch{{Stream: set("app", "x", "level", "error"), Logs: []telemetry.LogRecord{
+		{Time: now.UnixNano(), Body: telemetry.String("INFO x")},
+		{Time: now.UnixNano(), Body: telemetry.String("INFO x"), Attrs: telemetry.Attrs{{Key: "severity", Value: telemetry.String("debug")}}},
+		{Time: now.UnixNano(), Severity: 21},
+	}}}, storage.Rejected{})
+	require.NoError(t, err)
+	var got []uint8
+	for _, r := range s.last.Batches[0].Logs {
+		got = append(got, r.Severity)
+	}
+	require.Equal(t, []uint8{17, 5, 21}, got)
 }

@@ -78,6 +78,21 @@ func (p *Pipeline) CheckLabels(ls telemetry.LabelSet) (reason, message string) {
 	return br.reason, br.message
 }
 
+// Checker tells which records of one request the limits refuse, for protocols that answer record by record.
+type Checker struct{ l *limiter }
+
+// Checker returns a checker for a request that arrives now.
+func (p *Pipeline) Checker() *Checker { return &Checker{newLimiter(p)} }
+
+// Log returns which limit a log record is over and what the sender is told, like CheckLabels.
+func (c *Checker) Log(r *telemetry.LogRecord) (reason, message string) {
+	br := c.l.record(r)
+	if br.none() && r.Size()-max(r.Body.Size()-MaxLine, 0) > int(c.l.c.MaxRecord) {
+		br = c.l.tooLarge("a log record")
+	}
+	return br.reason, br.message
+}
+
 // KeyOf returns the key of a request: a hash of the tenant, the route and the body, decompressed or as it came.
 func KeyOf(tenant telemetry.Tenant, route string, body []byte) storage.Key {
 	h := sha256.New()

@@ -18,7 +18,7 @@ type Found struct {
 // nothing, and takes a fraction of the time of Parse. Of JSON it takes what stands before a mistake or the end of a line
 // that was cut.
 func Find(line string) Found {
-	var f finder
+	var f Finder
 	if line == "" {
 		return f.Found
 	}
@@ -42,20 +42,30 @@ func Find(line string) Found {
 	return f.Found
 }
 
-// finder is a search. Ranks are those of roleOf plus one; 0 says that nothing was found yet. Of levels the first counts.
-type finder struct {
+// Finder is a search among keys and values that are not in a line. The zero value is ready.
+//
+// Ranks are those of roleOf plus one; 0 says that nothing was found yet. Of levels the first counts.
+type Finder struct {
 	Found
 	traces                         bool // the line may tell a trace
 	levelRank, traceRank, spanRank uint8
 }
 
 // done says that there is nothing left to look for.
-func (f *finder) done() bool {
+func (f *Finder) done() bool {
 	return f.levelRank != 0 && (!f.traces || f.traceRank != 0 && f.spanRank != 0)
 }
 
+// Add takes a key and its value as text.
+func (f *Finder) Add(key, value string) {
+	k := unsafe.Slice(unsafe.StringData(key), len(key)) // which nothing here changes or keeps
+	if mayMean(k) {
+		f.key(k, Value{Kind: String, Bytes: unsafe.Slice(unsafe.StringData(value), len(value))})
+	}
+}
+
 // key takes a key and its value. Keys that have no meaning are the rule.
-func (f *finder) key(key []byte, v Value) {
+func (f *Finder) key(key []byte, v Value) {
 	switch r, rank := roleOf(key); r {
 	case levelRole:
 		if f.levelRank == 0 {
@@ -106,7 +116,7 @@ func mayMean(key []byte) bool {
 }
 
 // object walks over a line in JSON, without looking into arrays and objects but for those that shippers nest their keys in.
-func (f *finder) object(b []byte) {
+func (f *Finder) object(b []byte) {
 	i := bytes.IndexByte(b, '{') + 1
 	for i < len(b) && !f.done() {
 		for i < len(b) && (b[i] <= ' ' || b[i] == ',') {
@@ -168,7 +178,7 @@ func isWhole(b []byte) bool {
 }
 
 // nested looks at the members of an object that is itself a member: {"log":{"level":"warn"}} means log.level.
-func (f *finder) nested(outer, b []byte) {
+func (f *Finder) nested(outer, b []byte) {
 	var want string
 	switch string(outer) {
 	case "log":
@@ -245,7 +255,7 @@ func endOfNested(b []byte, i int) int {
 }
 
 // pairs walks over a line of key=value.
-func (f *finder) pairs(b []byte) {
+func (f *Finder) pairs(b []byte) {
 	for i := 0; i < len(b) && !f.done(); {
 		eq := bytes.IndexByte(b[i:], '=')
 		if eq < 0 {
@@ -279,7 +289,7 @@ func (f *finder) pairs(b []byte) {
 }
 
 // ids looks for keys of traces and spans in the middle of text, as in [trace_id=... span_id=...].
-func (f *finder) ids(b []byte, line string) {
+func (f *Finder) ids(b []byte, line string) {
 	if i := strings.Index(line, "race"); i > 0 {
 		for range 4 { // places that look like it and are not
 			if f.idAt(b, i-1); f.traceRank != 0 {
@@ -301,7 +311,7 @@ func (f *finder) ids(b []byte, line string) {
 }
 
 // idAt reads a key that begins at i and the identifier after it.
-func (f *finder) idAt(b []byte, i int) {
+func (f *Finder) idAt(b []byte, i int) {
 	end := i
 	for end < len(b) && isKeyByte(b[end]) {
 		end++

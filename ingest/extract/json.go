@@ -239,12 +239,13 @@ func (s *scanner) text() ([]byte, bool) {
 		return in, ok
 	}
 	start := len(s.p.scratch)
-	s.p.scratch, ok = unescape(s.p.scratch, in)
+	s.p.scratch, ok = Unescape(s.p.scratch, in)
 	return s.p.scratch[start:len(s.p.scratch):len(s.p.scratch)], ok
 }
 
-// unescape appends the text of a JSON string to dst.
-func unescape(dst, b []byte) ([]byte, bool) {
+// Unescape appends the text of a JSON string, of which b is what stands between the quotes, to dst. It is never longer
+// than b. A surrogate without its other half becomes U+FFFD; an escape that JSON does not have makes ok false.
+func Unescape(dst, b []byte) (text []byte, ok bool) {
 	for len(b) > 0 {
 		i := bytes.IndexByte(b, '\\')
 		if i < 0 {

@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -11,8 +12,10 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/klauspost/compress/flate"
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/s2"
+	"github.com/klauspost/compress/zlib"
 	"github.com/klauspost/compress/zstd"
 )
 
@@ -22,13 +25,21 @@ const maxWindow = 8 << 20
 
 // Bodies reads request bodies, decompressed, into memory. It may be used concurrently; decoders are pooled.
 type Bodies struct {
-	max  int64
-	gzip sync.Pool // of *gzip.Reader
-	zstd sync.Pool // of *zstd.Decoder
+	max     int64
+	deflate bool
+	gzip    sync.Pool // of *gzip.Reader
+	zstd    sync.Pool // of *zstd.Decoder
 }
 
 // NewBodies returns a reader of bodies of at most maxDecoded bytes, compressed and decompressed.
 func NewBodies(maxDecoded int64) *Bodies { return &Bodies{max: maxDecoded} }
+
+// WithDeflate makes b read bodies that are encoded as deflate, too, with the header of zlib or, as some clients send it,
+// without. It returns b.
+func (b *Bodies) WithDeflate() *Bodies {
+	b.deflate = true
+	return b
+}
 
 // Read returns the body of r, decompressed by its Content-Encoding (none, gzip or zstd; one at most), appended to
 // buf. The limit holds while decompressing: memory stays within about twice the limit and a window. Errors are
@@ -49,6 +60,11 @@ func (b *Bodies) Read(r *http.Request, buf []byte) ([]byte, error) {
 		out, err = b.readGzip(src, buf, r.ContentLength)
 	case "zstd":
 		out, err = b.readZstd(src, buf, r.ContentLength)
+	case "deflate":
+		if !b.deflate {
+			return nil, Errorf(UnsupportedMedia, "Content-Encoding %q is not supported; use gzip, zstd or none", enc)
+		}
+		out, err = b.readDeflate(src, buf, r.ContentLength)
 	default:
 		return nil, Errorf(UnsupportedMedia, "Content-Encoding %q is not supported; use gzip, zstd or none", short(enc))
 	}
@@ -107,6 +123,24 @@ func (b *Bodies) readGzip(src io.Reader, buf []byte, hint int64) ([]byte, error)
 	if err := z.Reset(src); err != nil {
 		return nil, err
 	}
+	return b.read(z, buf, 4*hint)
+}
+
+func (b *Bodies) readDeflate(src io.Reader, buf []byte, hint int64) ([]byte, error) {
+	in := bufio.NewReader(src)
+	head, err := in.Peek(2)
+	if err != nil {
+		return nil, io.ErrUnexpectedEOF
+	}
+	var z io.ReadCloser
+	if head[0]&0x0f == 8 && (uint(head[0])<<8|uint(head[1]))%31 == 0 {
+		if z, err = zlib.NewReader(in); err != nil {
+			return nil, err
+		}
+	} else {
+		z = flate.NewReader(in)
+	}
+	defer func() { _ = z.Close() }()
 	return b.read(z, buf, 4*hint)
 }
 

@@ -11,8 +11,10 @@ import (
 	"testing"
 	"testing/iotest"
 
+	"github.com/klauspost/compress/flate"
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/s2"
+	"github.com/klauspost/compress/zlib"
 	"github.com/klauspost/compress/zstd"
 	"github.com/stretchr/testify/require"
 
@@ -38,6 +40,55 @@ func zs(tb testing.TB, b []byte, opts ...zstd.EOption) []byte {
 	require.NoError(tb, err)
 	require.NoError(tb, w.Close())
 	return out.Bytes()
+}
+
+func TestDeflate(t *testing.T) {
+	const limit = 1 << 20
+	text := bytes.Repeat([]byte("hello "), 1000)
+	pack := func(b []byte, raw bool) []byte {
+		var out bytes.Buffer
+		var w io.WriteCloser = zlib.NewWriter(&out)
+		if raw {
+			var err error
+			w, err = flate.NewWriter(&out, flate.DefaultCompression)
+			require.NoError(t, err)
+		}
+		_, err := w.Write(b)
+		require.NoError(t, err)
+		require.NoError(t, w.Close())
+		return out.Bytes()
+	}
+	tests := []struct {
+		name string
+		body []byte
+		want []byte
+		kind httpapi.Kind // when want is nil
+	}{
+		{"zlib", pack(text, false), text, 0},
+		{"raw", pack(text, true), text, 0},
+		{"bomb", pack(make([]byte, 64<<20), false), nil, httpapi.TooLarge},
+		{"raw bomb", pack(make([]byte, 64<<20), true), nil, httpapi.TooLarge},
+		{"garbage", text, nil, httpapi.BadData},
+		{"cut off", pack(text, false)[:10], nil, httpapi.BadData},
+		{"empty", nil, nil, httpapi.BadData},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			r := httptest.NewRequest(http.MethodPost, "/", bytes.NewReader(tt.body))
+			r.Header.Set("Content-Encoding", "Deflate")
+			got, err := httpapi.NewBodies(limit).WithDeflate().Read(r, nil)
+			if tt.want != nil {
+				require.NoError(t, err)
+				require.Equal(t, tt.want, got)
+				return
+			}
+			require.Equal(t, tt.kind, httpapi.FromError(err).Kind, err)
+		})
+	}
+	r := httptest.NewRequest(http.MethodPost, "/", bytes.NewReader(pack(text, false)))
+	r.Header.Set("Content-Encoding", "deflate")
+	_, err := httpapi.NewBodies(limit).Read(r, nil)
+	require.Equal(t, httpapi.UnsupportedMedia, httpapi.FromError(err).Kind)
 }
 
 func TestBodies(t *testing.T) {
