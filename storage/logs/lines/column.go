@@ -600,17 +600,22 @@ func (r *reader) hex(v *values) {
 	v.cut(text, ends)
 }
 
-func (r *reader) stamps(v *values, in *columnIn) error {
+func (r *reader) layout() layout {
 	l := layout{pattern: string(r.take(int(r.byte())))}
 	l.point, l.digits = r.byte(), int(r.byte())
 	l.trimmed = r.byte() == 1
 	l.suffix = string(r.take(int(r.byte())))
+	if l.check() != nil {
+		r.fail()
+	}
+	return l
+}
+
+func (r *reader) stamps(v *values, in *columnIn) error {
+	l := r.layout()
 	diffs := r.ints(v.n)
 	if r.err != nil {
 		return r.err
-	}
-	if l.check() != nil {
-		return errCorrupt
 	}
 	times, err := in.times()
 	if err != nil {

@@ -308,7 +308,6 @@ func (e *Encoder) describe(enc byte, vals []string) (mask byte, top int) {
 	case encDict:
 		vals = e.pack.entries
 	}
-	e.words.column(enc, vals)
 	class := &e.pack.class
 	for _, v := range vals {
 		top = max(top, len(v))
@@ -316,6 +315,7 @@ func (e *Encoder) describe(enc byte, vals []string) (mask byte, top int) {
 			mask |= class[v[i]]
 		}
 	}
+	e.words.column(e.pack.body, vals, top)
 	return mask, top
 }
 

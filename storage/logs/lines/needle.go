@@ -19,6 +19,7 @@ type Needle struct {
 	class     [256]byte
 	templates []*storage.Template
 	plans     []*plan // by number of template; nil until worked out
+	asked     *query
 }
 
 // plan says how lines of a template can contain a needle.

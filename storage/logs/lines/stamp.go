@@ -17,26 +17,33 @@ type stampShape struct {
 	zone     bool
 }
 
-func stampShapes(first byte, letters bool) []stampShape {
-	if letters {
-		return []stampShape{
-			{"www bbb DD hh:mm:ss YYYY", false, false},
-			{"bbb _D hh:mm:ss", false, false},
-		}
-	}
-	switch first {
-	case '-':
-		return []stampShape{{"DD-bbb-YYYY hh:mm:ss", true, false}, {"MM-DD hh:mm:ss", true, false}}
-	case '/':
-		return []stampShape{{"DD/bbb/YYYY:hh:mm:ss", false, true}, {"YY/MM/DD hh:mm:ss", false, false}}
+// shapeAt returns the shape that a timestamp with the bytes of t would have, which are 13 at least.
+func shapeAt(t string) stampShape {
+	switch {
+	case t[0] >= 'A' && t[3] == ' ' && t[7] == ' ' && t[4] >= 'A':
+		return stampShape{"www bbb DD hh:mm:ss YYYY", false, false}
+	case t[0] >= 'A' && t[3] == ' ':
+		return stampShape{"bbb _D hh:mm:ss", false, false}
+	case t[4] == '-' && t[10] == 'T':
+		return stampShape{"YYYY-MM-DDThh:mm:ss", true, true}
+	case t[4] == '-':
+		return stampShape{"YYYY-MM-DD hh:mm:ss", true, true}
+	case t[4] == '/':
+		return stampShape{"YYYY/MM/DD hh:mm:ss", true, false}
+	case t[4] == ' ':
+		return stampShape{"MMDD hh:mm:ss", true, false}
+	case t[2] == '-' && t[5] == ' ':
+		return stampShape{"MM-DD hh:mm:ss", true, false}
+	case t[2] == '-':
+		return stampShape{"DD-bbb-YYYY hh:mm:ss", true, false}
+	case t[2] == '/' && t[5] == '/':
+		return stampShape{"YY/MM/DD hh:mm:ss", false, false}
+	case t[2] == '/':
+		return stampShape{"DD/bbb/YYYY:hh:mm:ss", false, true}
+	case t[6] == ' ':
+		return stampShape{"YYMMDD hhmmss", false, false}
 	default:
-		return []stampShape{
-			{"YYYY-MM-DDThh:mm:ss", true, true},
-			{"YYYY-MM-DD hh:mm:ss", true, true},
-			{"YYYY/MM/DD hh:mm:ss", true, false},
-			{"MMDD hh:mm:ss", true, false},
-			{"YYMMDD hhmmss", false, false},
-		}
+		return stampShape{}
 	}
 }
 
@@ -51,29 +58,23 @@ func findStamp(t string) (int, stampShape) {
 	if len(t) < 13 {
 		return 0, stampShape{}
 	}
-	letters := t[0] >= 'A'
-	if letters && t[3] != ' ' || !letters && (t[1] < '0' || t[1] > '9') {
+	sh := shapeAt(t)
+	n := len(sh.pattern)
+	if n == 0 || len(t) < n || !fits(t, sh.pattern) {
 		return 0, stampShape{}
 	}
-	for _, sh := range stampShapes(t[2], letters) {
-		n := len(sh.pattern)
-		if len(t) < n || !fits(t, sh.pattern) {
-			continue
+	if sh.fraction && n+1 < len(t) && (t[n] == '.' || t[n] == ',') {
+		if d := digits(t[n+1 : min(len(t), n+11)]); d >= 1 && d <= 9 {
+			n += 1 + d
 		}
-		if sh.fraction && n+1 < len(t) && (t[n] == '.' || t[n] == ',') {
-			if d := digits(t[n+1 : min(len(t), n+11)]); d >= 1 && d <= 9 {
-				n += 1 + d
-			}
-		}
-		if sh.zone {
-			n += zone(t[n:])
-		}
-		if n < len(t) && alnum(t[n]) {
-			continue
-		}
-		return n, sh
 	}
-	return 0, stampShape{}
+	if sh.zone {
+		n += zone(t[n:])
+	}
+	if n < len(t) && alnum(t[n]) {
+		return 0, stampShape{}
+	}
+	return n, sh
 }
 
 func alnum(c byte) bool {
@@ -197,6 +198,26 @@ func (l *layout) check() error {
 		l.unit *= 10
 	}
 	return nil
+}
+
+// longest returns the length of the longest number in timestamps of the layout, at least.
+func (l *layout) longest() int {
+	if l.pattern == "U" && l.point == 0 {
+		return 10 + l.digits
+	}
+	n, run := l.digits, 0
+	for _, c := range []byte(l.pattern + " " + l.suffix) {
+		if c >= '0' && c <= '9' || strings.IndexByte("YMDhms", c) >= 0 {
+			run++
+		} else {
+			run = 0
+		}
+		n = max(n, run)
+	}
+	if l.pattern == "U" {
+		n = max(n, 10)
+	}
+	return n
 }
 
 // parse returns the Unix time of t in units; entry is the time of the row, which gives the year where t has none. It says
