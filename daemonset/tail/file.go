@@ -85,7 +85,7 @@ func statOf(fi fs.FileInfo) statKey {
 	return statKey{dev: dev, ino: ino, size: fi.Size(), mtime: fi.ModTime()}
 }
 
-// openFile opens what e names and learns its head. What was opened may be another file than e described.
+// openFile opens the file that e describes and learns its head. It does not exist when its name is by now that of another.
 func openFile(e entry, want Source) (*logFile, error) {
 	src, err := os.Open(e.path)
 	if err != nil {
@@ -100,6 +100,9 @@ func openFile(e entry, want Source) (*logFile, error) {
 	}
 	f := &logFile{path: e.path, rot: e.rot, src: src, compressed: e.rot.compressed, waiting: -1}
 	f.stat = statOf(fi)
+	if f.stat.dev != e.stat.dev || f.stat.ino != e.stat.ino { // a rotation gave the name to another file
+		return nil, errors.Join(&fs.PathError{Op: "open", Path: e.path, Err: fs.ErrNotExist}, src.Close())
+	}
 	f.dev, f.ino, f.size = f.stat.dev, f.stat.ino, f.stat.size
 	if f.compressed {
 		f.gz = &gzSource{f: src}

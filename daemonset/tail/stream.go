@@ -147,6 +147,9 @@ func (s *stream) refresh(list []entry, skipOld time.Time) (work bool) {
 		if found[i] != nil {
 			continue
 		}
+		if s.rescan { // an older file is under another name by now: this one waits for it
+			break
+		}
 		f, err := openFile(e, s.source)
 		if errors.Is(err, fs.ErrNotExist) { // renamed or compressed meanwhile
 			s.rescan, blind = true, true
