@@ -19,7 +19,7 @@ CHART_TOOLS    = $(TOOLS)/helm-$(HELM) $(TOOLS)/kubeconform-$(KUBECONFORM)
 tagged = $(sort $(dir $(shell grep -rlE --include='*_test.go' '^//go:build.*\b$(1)\b' . 2>/dev/null)))
 
 .DEFAULT_GOAL := check
-.PHONY: check help demo run build test test-long e2e test-web plugin chart chart-package fuzz bench bench-go bench-metrics generate lint fmt clean release-check tools
+.PHONY: check help demo run build test test-long e2e test-web plugin chart chart-package fuzz bench bench-go bench-logs bench-metrics generate lint fmt clean release-check tools
 
 check: fmt lint test ## format, lint and test (what plain make does)
 
@@ -93,6 +93,10 @@ bench: ## measure CPU, disk and memory of each signal and write bench/results/; 
 bench-metrics: ## measure metrics, beside PROMETHEUS=path and VICTORIAMETRICS=path where given (ARGS=-full takes long); alone on the machine
 	@mkdir -p bin
 	flock bin/.bench.lock $(GO) run ./bench/metrics $(ARGS)
+
+bench-logs: ## measure logs, beside LOKI=path and VICTORIALOGS=path where given (ARGS=-full takes long); alone on the machine
+	@mkdir -p bin
+	flock bin/.bench.lock $(GO) run ./bench/logs $(ARGS)
 
 bench-go: ## run the Go benchmarks ten times into bin/bench-VERSION.txt, for benchstat; alone on the machine
 	@mkdir -p bin

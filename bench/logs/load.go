@@ -85,23 +85,38 @@ type writer struct {
 	buf   []byte
 	stack map[int][]string // lines of a stack trace that a pod is in the middle of
 	at    []int            // of the extra lines of each system
-	last  int64
+
+	methods, agents, messages, failures []string
 }
+
+func (w *writer) pick(ss []string) string { return ss[w.rng.IntN(len(ss))] }
 
 func newWriter(l *load, sender int) *writer {
-	return &writer{l: l, rng: rand.New(rand.NewPCG(l.seed, uint64(sender))), stack: make(map[int][]string), at: make([]int, len(l.extra))}
+	return &writer{
+		l: l, rng: rand.New(rand.NewPCG(l.seed, uint64(sender))), stack: make(map[int][]string), at: make([]int, len(l.extra)),
+		methods: methods(), agents: agents(), messages: messages(), failures: failures(),
+	}
 }
 
-var (
-	methods = []string{"GET", "GET", "GET", "GET", "POST", "POST", "PUT", "DELETE"}
-	agents  = []string{
+func methods() []string {
+	return []string{"GET", "GET", "GET", "GET", "POST", "POST", "PUT", "DELETE"}
+}
+
+func agents() []string {
+	return []string{
 		"Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/126.0.0.0 Safari/537.36",
 		"Mozilla/5.0 (iPhone; CPU iPhone OS 17_5 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/17.5 Mobile/15E148 Safari/604.1",
 		"kube-probe/1.31", "Go-http-client/2.0", "curl/8.7.1",
 	}
-	messages = []string{"request completed", "cache miss, loading from database", "payment authorised", "order placed", "inventory reserved", "session refreshed", "message published"}
-	errorsOf = []string{"upstream timed out while reading response header", "connection refused by peer", "deadline exceeded", "duplicate key value violates unique constraint"}
-)
+}
+
+func messages() []string {
+	return []string{"request completed", "cache miss, loading from database", "payment authorised", "order placed", "inventory reserved", "session refreshed", "message published"}
+}
+
+func failures() []string {
+	return []string{"upstream timed out while reading response header", "connection refused by peer", "deadline exceeded", "duplicate key value violates unique constraint"}
+}
 
 // status draws an HTTP status: most are fine.
 func (w *writer) status() int {
@@ -157,7 +172,7 @@ func (w *writer) line(app, pod int, at time.Time) []byte {
 		w.json(app, at)
 	case access:
 		w.buf = fmt.Appendf(w.buf, "10.%d.%d.%d - - [%s] \"%s %s HTTP/1.1\" %d %d \"-\" \"%s\" %.3f", app, pod, w.rng.IntN(256),
-			at.Format("02/Jan/2006:15:04:05 -0700"), methods[w.rng.IntN(len(methods))], w.path(), w.status(), w.rng.IntN(90_000), agents[w.rng.IntN(len(agents))], w.took()/1000)
+			at.Format("02/Jan/2006:15:04:05 -0700"), w.pick(w.methods), w.path(), w.status(), w.rng.IntN(90_000), w.pick(w.agents), w.took()/1000)
 	case klog:
 		w.buf = fmt.Appendf(w.buf, "I%s %7d controller.go:%d] \"Reconciled\" object=\"team-%d/%s-%d\" attempt=%d of %d duration=\"%.3fms\"",
 			at.Format("0102 15:04:05.000000"), 1+w.rng.IntN(40), 100+w.rng.IntN(20)*13, app%5, appName(app), w.rng.IntN(400), 1+w.rng.IntN(4), 3+w.rng.IntN(7), w.took())
@@ -170,14 +185,14 @@ func (w *writer) line(app, pod int, at time.Time) []byte {
 }
 
 func (w *writer) json(app int, at time.Time) {
-	status, level, msg := w.status(), "info", messages[w.rng.IntN(len(messages))]
+	status, level, msg := w.status(), "info", w.pick(w.messages)
 	if status >= 500 {
-		level, msg = "error", errorsOf[w.rng.IntN(len(errorsOf))]
+		level, msg = "error", w.pick(w.failures)
 	}
 	w.buf = append(w.buf, `{"ts":"`...)
 	w.buf = at.AppendFormat(w.buf, "2006-01-02T15:04:05.000000Z")
 	w.buf = fmt.Appendf(w.buf, `","level":"%s","logger":"http.%s","msg":"%s","method":"%s","path":"%s","status":%d,"duration_ms":%.3f,"bytes":%d,"user_id":"u-%d","request_id":"%s"`,
-		level, appName(app), msg, methods[w.rng.IntN(len(methods))], w.path(), status, w.took(), w.rng.IntN(200_000), w.rng.IntN(20_000), w.id(8))
+		level, appName(app), msg, w.pick(w.methods), w.path(), status, w.took(), w.rng.IntN(200_000), w.rng.IntN(20_000), w.id(8))
 	if w.rng.IntN(9) == 0 { // 5 % of all lines
 		w.buf = fmt.Appendf(w.buf, `,"trace_id":"%s","span_id":"%s"`, w.id(16), w.id(8))
 	}

@@ -193,15 +193,15 @@ func (o *options) print(out io.Writer, names []string, results map[string]figure
 		if len(results[braid].queries) == 0 {
 			break
 		}
-		bad := ""
+		var bad error
 		for _, n := range names {
 			if err := results[n].queries[i].err; err != nil {
-				bad += " " + n + " failed: " + err.Error()
+				bad = errors.Join(bad, fmt.Errorf("%s, %s: %w", q.name, n, err))
 			}
 		}
-		if bad != "" {
-			fmt.Fprintf(w, "%s:%s\t\n", q.name, bad)
-			wrong = append(wrong, fmt.Errorf("%s:%s", q.name, bad))
+		if bad != nil {
+			fmt.Fprintf(w, "%s: failed\t\n", q.name)
+			wrong = append(wrong, bad)
 			continue
 		}
 		row(q.name+", CPU ms", "%.2f", func(f figures) float64 { return f.queries[i].cpu.Seconds() * 1e3 })

@@ -12,6 +12,7 @@ import (
 	"github.com/braidobs/braid/storage"
 	"github.com/braidobs/braid/storage/blob"
 	"github.com/braidobs/braid/storage/catalog"
+	"github.com/braidobs/braid/storage/logs"
 	"github.com/braidobs/braid/storage/wal"
 )
 
@@ -122,6 +123,8 @@ type Deps struct {
 	CheckpointEvery int
 	// MergeMetricsFrom is how many neighbouring small parts of metrics are worth a merge; 0 is 8.
 	MergeMetricsFrom int
+	// Logs is the layout of parts of logs; the zero value is logs.DefaultLayout.
+	Logs logs.Layout
 }
 
 // metrics are the engine's own.

@@ -25,6 +25,7 @@ import (
 	"github.com/braidobs/braid/internal/telemetry"
 	"github.com/braidobs/braid/storage"
 	"github.com/braidobs/braid/storage/logs"
+	"github.com/braidobs/braid/storage/logs/lines"
 	signalmetrics "github.com/braidobs/braid/storage/metrics"
 	"github.com/braidobs/braid/storage/part"
 	"github.com/braidobs/braid/storage/traces"
@@ -42,6 +43,7 @@ type DB struct {
 	turns *turns // on streams of sources
 	enc   *zstd.Encoder
 	dec   *zstd.Decoder
+	lines *lines.Decoder
 	cache *part.Cache
 
 	inflight [4]atomic.Int64 // bytes of writes between admission and apply, by chain
@@ -86,6 +88,7 @@ type DB struct {
 	chains    [4]chainState
 	changes   map[partition]uint64 // number of the next change
 	views     map[*view]struct{}
+	followers []*follower // of logs; the slice is never changed in place
 	viewSeq   uint64
 	holes     []string
 	unswept   bool // a hole was found: nothing is swept
@@ -162,6 +165,9 @@ func Open(ctx context.Context, cfg Config, deps Deps) (*DB, error) {
 	if deps.CheckpointEvery < 1 {
 		deps.CheckpointEvery = checkpointEvery
 	}
+	if deps.Logs == (logs.Layout{}) {
+		deps.Logs = logs.DefaultLayout()
+	}
 	if deps.MergeMetricsFrom < 2 {
 		deps.MergeMetricsFrom = mergeMetricsFrom
 	}
@@ -183,6 +189,7 @@ func Open(ctx context.Context, cfg Config, deps Deps) (*DB, error) {
 	if d.enc, err = part.NewEncoder(); err != nil {
 		return nil, fmt.Errorf("create zstd encoder: %w", err)
 	}
+	d.lines = lines.NewDecoder()
 	if d.dec, err = part.NewDecoder(); err != nil {
 		return nil, fmt.Errorf("create zstd decoder: %w", err)
 	}

@@ -251,9 +251,10 @@ func (d *DB) writeHead(ctx context.Context, h *head) ([]partMeta, error) {
 	switch h.signal {
 	case storage.Logs:
 		m := make(map[slot]*logs.Builder)
+		make := func() *logs.Builder { return logs.NewBuilder(ctx, d.deps.Logs, d.lines) }
 		h.logs.Snapshot().Each(func(t telemetry.Tenant, stream telemetry.LabelSet, res *telemetry.Resource, recs []telemetry.LogRecord) {
 			for i := range recs {
-				builderOf(m, slot{t, dayOf(recs[i].Time, nanosPerDay)}, logs.NewBuilder).Add(stream, res, &recs[i])
+				builderOf(m, slot{t, dayOf(recs[i].Time, nanosPerDay)}, make).Add(stream, res, &recs[i])
 			}
 		})
 		for k, b := range m {

@@ -24,6 +24,7 @@ import (
 	"github.com/braidobs/braid/storage"
 	"github.com/braidobs/braid/storage/db"
 	"github.com/braidobs/braid/storage/logs"
+	"github.com/braidobs/braid/storage/logs/lines"
 	"github.com/braidobs/braid/storage/metrics"
 	"github.com/braidobs/braid/storage/part"
 	"github.com/braidobs/braid/storage/traces"
@@ -341,7 +342,7 @@ func TestGoldenParts(t *testing.T) {
 	got.Tenant, got.Resource, got.Stream = want.Tenant, want.Resource, want.Stream
 	lp := logs.OpenPart(file(storage.Logs), 1, math.MinInt64, math.MaxInt64)
 	lq := storage.LogQuery{Start: math.MinInt64, End: math.MaxInt64, Columns: storage.LogAll}
-	require.NoError(t, lp.Scan(t.Context(), &lq, nil, func(b *storage.LogBlock) error {
+	require.NoError(t, lp.Scan(t.Context(), &logs.Scan{LogQuery: lq, Decoder: lines.NewDecoder()}, func(b logs.Rows) error {
 		for i := range b.Len() {
 			require.Equal(t, want.Stream, b.StreamOf(i))
 			require.Equal(t, want.Resource, b.ResourceOf(i))
@@ -424,9 +425,9 @@ func scanEverything(t *testing.T, p *part.Part) {
 	tp := traces.OpenPart(p, 1, math.MinInt64, math.MaxInt64)
 	for _, where := range masks {
 		lq := storage.LogQuery{Start: math.MinInt64, End: math.MaxInt64, Columns: storage.LogAll, Where: where}
-		_, err := logs.Collect(ctx, []logs.Source{lp}, lq, nil, func(_ int, err error) error { return err })
+		_, err := logs.Collect(ctx, []logs.Source{lp}, logs.Scan{LogQuery: lq, Decoder: lines.NewDecoder()}, func(_ int, err error) error { return err })
 		corrupt(err)
-		corrupt(lp.Streams(&lq, nil, func(telemetry.LabelSet) {}))
+		corrupt(lp.Streams(ctx, &logs.Scan{LogQuery: lq, Decoder: lines.NewDecoder()}, func(telemetry.LabelSet) {}))
 		tq := storage.SpanQuery{Start: math.MinInt64, End: math.MaxInt64, Columns: storage.SpanAll, Where: where, Order: storage.NewestFirst, Limit: 1}
 		_, err = traces.Collect(ctx, []traces.Source{tp}, tq, nil, func(_ int, err error) error { return err })
 		corrupt(err)

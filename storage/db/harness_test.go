@@ -20,6 +20,7 @@ import (
 	"github.com/braidobs/braid/storage/blob/dir"
 	"github.com/braidobs/braid/storage/catalog/mem"
 	"github.com/braidobs/braid/storage/db"
+	"github.com/braidobs/braid/storage/logs"
 	"github.com/braidobs/braid/storage/vfs"
 	"github.com/braidobs/braid/storage/wal"
 	"github.com/braidobs/braid/storage/wal/file"
@@ -77,6 +78,8 @@ func (m *machine) open(ctx context.Context) error {
 			return file.Open(ctx, file.Options{FS: m.fs, Dir: "data/wal", Shard: 1, SegmentBytes: 2 << 10, AtLeast: at, Now: m.clock.Now})
 		},
 		Blobs: blobs, Catalog: mem.New(), Now: m.clock.Now, CheckpointEvery: m.checkpointEvery, MergeMetricsFrom: 4,
+		// Small, so that there are segments of several blocks, some of which are copied.
+		Logs: logs.Layout{BlockRows: 7, BlockText: 1 << 10, SegmentBlocks: 3, FullRows: 12, FullText: 4 << 10},
 	})
 	if err != nil {
 		return errors.Join(err, blobs.Close())

@@ -26,9 +26,11 @@ const mergeMetricsFrom = 8
 // metricsMergeBytes is how much the samples of a part of metrics may take, unpacked.
 const metricsMergeBytes = 8 << 30
 
+// logsMergeBytes is how much the records of a part of logs may take: merges copy what is large.
+const logsMergeBytes = 8 << 30
+
 // rewrite writes the records of some parts of one partition, neighbours in the order of arrival, into one part
-// without what deletes cover, and commits that. Parts of logs and traces are read into memory: storage.merge_bytes
-// bounds them. It needs tidyMu, and takes flushMu for the commit alone.
+// without what deletes cover, and commits that. Parts of traces are read into memory: storage.merge_bytes bounds them. It needs tidyMu, and takes flushMu for the commit alone.
 func (d *DB) rewrite(ctx context.Context, p partition, why string, in []*partHandle) error {
 	if !d.live(in) || d.closed.Load() {
 		return nil
@@ -72,7 +74,7 @@ func (d *DB) writeMerged(ctx context.Context, p partition, meta partMeta, in []*
 	if err != nil {
 		return err
 	}
-	if p.signal != storage.Metrics && b.Empty() { // a merge of metrics streams: it knows at the end whether it is empty
+	if p.signal == storage.Traces && b.Empty() { // merges of the others stream: they know at the end whether they are empty
 		return nil
 	}
 	out, err := d.writePart(ctx, meta, b)
@@ -120,7 +122,7 @@ func (d *DB) quarantineAmong(in []*partHandle, err error) {
 
 // read collects the records of parts. One that is corrupt is set aside, and the rewrite is off.
 func (d *DB) read(ctx context.Context, s storage.Signal, in []*partHandle, masks [][]mask) (builder, error) {
-	mb, lb, tb := signalmetrics.NewBuilder(ctx), logs.NewBuilder(), traces.NewBuilder()
+	mb, lb, tb := signalmetrics.NewBuilder(ctx), logs.NewBuilder(ctx, d.deps.Logs, d.lines), traces.NewBuilder()
 	for i, h := range in {
 		err := h.open(ctx, d)
 		if err == nil {
@@ -128,7 +130,7 @@ func (d *DB) read(ctx context.Context, s storage.Signal, in []*partHandle, masks
 			case storage.Metrics:
 				err = mb.AddPart(h.metrics, metricMasks(masks[i]))
 			case storage.Logs:
-				err = lb.AddPart(ctx, h.logs, logMasks(masks[i]))
+				err = lb.AddPart(h.logs, logMasks(masks[i]))
 			case storage.Traces:
 				err = tb.AddPart(ctx, h.traces, traceMasks(masks[i]))
 			}
@@ -195,6 +197,9 @@ func (d *DB) mergeSmall(ctx context.Context) error {
 			if idle || now.After(time.Unix((p.day+1)*86400, 0).Add(settled)) { // little comes any more: few parts are smallest
 				rule.from = 2
 			}
+		}
+		if p.signal == storage.Logs {
+			rule.bytes = logsMergeBytes
 		}
 		for _, run := range mergeable(hs, rule) {
 			if err := ctx.Err(); err != nil {

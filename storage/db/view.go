@@ -37,6 +37,7 @@ type view struct {
 	mu       sync.Mutex // guards all below
 	warnings []string
 	merged   []*signalmetrics.Merged // what was read of metrics
+	read     storage.ReadStats       // of logs
 }
 
 // View implements storage.Reader.
@@ -151,11 +152,19 @@ func (v *view) Warnings() []string {
 func (v *view) ReadStats() (sum storage.ReadStats) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	sum = v.read
 	for _, m := range v.merged {
 		c := m.Cost()
 		sum.Series, sum.Samples, sum.Bytes = sum.Series+c.Series, sum.Samples+c.Samples, sum.Bytes+c.Bytes
 	}
 	return sum
+}
+
+// cost adds what a read of logs cost.
+func (v *view) cost(c *storage.ReadStats) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.read.Rows, v.read.Blocks, v.read.Bytes = v.read.Rows+c.Rows, v.read.Blocks+c.Blocks, v.read.Bytes+c.Bytes
 }
 
 func (v *view) warn(s string) {
@@ -230,13 +239,16 @@ func (v *view) Logs(ctx context.Context, q storage.LogQuery) iter.Seq2[*storage.
 			yield(nil, explain(ctx, err))
 			return
 		}
-		masks := logMasks(v.masksOf(storage.Logs, q.Tenant))
+		scan := logs.Scan{LogQuery: q, Masks: logMasks(v.masksOf(storage.Logs, q.Tenant)), Cost: &storage.ReadStats{}, Decoder: v.d.lines}
+		defer func() { v.cost(scan.Cost) }()
 		read := reading[*storage.LogBlock]{v: v, ctx: ctx, handles: hs, yield: yield}
 		if q.Order != storage.Unordered {
-			read.one(logs.Collect(ctx, srcs, q, masks, read.failed))
+			read.one(logs.Collect(ctx, srcs, scan, read.failed))
 			return
 		}
-		read.all(func(i int, emit func(*storage.LogBlock) error) error { return srcs[i].Scan(ctx, &q, masks, emit) })
+		read.all(func(i int, emit func(*storage.LogBlock) error) error {
+			return srcs[i].Scan(ctx, &scan, func(r logs.Rows) error { return emit(r.LogBlock) })
+		})
 	}
 }
 
@@ -309,12 +321,15 @@ func (v *view) Streams(ctx context.Context, q storage.LogQuery) ([]telemetry.Lab
 	if err != nil {
 		return nil, explain(ctx, err)
 	}
-	masks := logMasks(v.masksOf(storage.Logs, q.Tenant))
 	where := streamPart(q.Where)
-	scan := storage.LogQuery{Tenant: q.Tenant, Start: q.Start, End: q.End, Where: where}
+	scan := logs.Scan{
+		LogQuery: storage.LogQuery{Tenant: q.Tenant, Start: q.Start, End: q.End, Where: where},
+		Masks:    logMasks(v.masksOf(storage.Logs, q.Tenant)), Cost: &storage.ReadStats{}, Decoder: v.d.lines,
+	}
+	defer func() { v.cost(scan.Cost) }()
 	seen := make(map[telemetry.LabelSet]bool)
 	for i, s := range srcs {
-		err := s.Streams(&scan, masks, func(s telemetry.LabelSet) {
+		err := s.Streams(ctx, &scan, func(s telemetry.LabelSet) {
 			if !seen[s] && matchStream(s, where) {
 				seen[s] = true
 			}

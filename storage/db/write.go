@@ -235,6 +235,9 @@ func (d *DB) apply(pos storage.Position, req *storage.Request, entries []*signal
 	defer d.mu.Unlock()
 	d.applyTo(pos, req, entries, marksOf(req), func(chain) bool { return true })
 	d.advance(pos + 1)
+	if len(d.followers) > 0 {
+		d.tell(req)
+	}
 	for _, s := range signals() {
 		if n, _ := d.heads[s].size(); n >= int64(d.cfg.HeadBytes)/2 && d.frozen[s] == nil {
 			d.wake()

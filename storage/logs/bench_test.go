@@ -12,10 +12,11 @@ import (
 	"github.com/braidobs/braid/internal/telemetry"
 	"github.com/braidobs/braid/storage"
 	"github.com/braidobs/braid/storage/logs"
+	"github.com/braidobs/braid/storage/logs/lines"
 	"github.com/braidobs/braid/storage/part"
 )
 
-const lines = 200_000
+const rows = 200_000
 
 // record returns line i; every 20,000th holds a needle.
 func record(i int) telemetry.LogRecord {
@@ -36,8 +37,8 @@ func stream(i int) telemetry.LabelSet {
 // bigPart returns a part with all lines.
 func bigPart(b *testing.B) *logs.Part {
 	b.Helper()
-	bd := logs.NewBuilder()
-	for i := range lines {
+	bd := logs.NewBuilder(b.Context(), logs.DefaultLayout(), lines.NewDecoder())
+	for i := range rows {
 		r := record(i)
 		bd.Add(stream(i), nil, &r)
 	}
@@ -52,7 +53,7 @@ func bigPart(b *testing.B) *logs.Part {
 	b.Cleanup(dec.Close)
 	p, err := part.Open("bench.part", bytes.NewReader(buf.Bytes()), int64(buf.Len()), dec, nil)
 	require.NoError(b, err)
-	return logs.OpenPart(p, 1, 0, lines*1e6)
+	return logs.OpenPart(p, 1, 0, rows*1e6)
 }
 
 func BenchmarkScan(b *testing.B) {
@@ -62,8 +63,8 @@ func BenchmarkScan(b *testing.B) {
 		q    storage.LogQuery
 		want int
 	}{
-		{"needle", storage.LogQuery{Where: storage.LineContains("needle"), Columns: storage.LogAll}, lines / 20_000},
-		{"stream", storage.LogQuery{Where: storage.StreamMatch{labels.MustNewMatcher(labels.MatchEqual, "service_name", "service-3")}, Columns: storage.LogBody}, lines / 20},
+		{"needle", storage.LogQuery{Where: storage.LineContains("needle"), Columns: storage.LogAll}, rows / 20_000},
+		{"stream", storage.LogQuery{Where: storage.StreamMatch{labels.MustNewMatcher(labels.MatchEqual, "service_name", "service-3")}, Columns: storage.LogBody}, rows / 20},
 		{"newest", storage.LogQuery{Order: storage.NewestFirst, Limit: 100, Columns: storage.LogBody | storage.LogStream}, 100},
 	} {
 		b.Run(bb.name, func(b *testing.B) {
@@ -71,12 +72,12 @@ func BenchmarkScan(b *testing.B) {
 			for b.Loop() {
 				q := bb.q
 				q.End = math.MaxInt64
-				blk, err := logs.Collect(b.Context(), []logs.Source{p}, q, nil, func(_ int, err error) error { return err })
+				blk, err := logs.Collect(b.Context(), []logs.Source{p}, logs.Scan{LogQuery: q, Decoder: lines.NewDecoder()}, func(_ int, err error) error { return err })
 				if err != nil || blk.Len() != bb.want {
 					b.Fatal(blk.Len(), err)
 				}
 			}
-			b.ReportMetric(float64(b.N)*lines/b.Elapsed().Seconds(), "lines/s")
+			b.ReportMetric(float64(b.N)*rows/b.Elapsed().Seconds(), "lines/s")
 		})
 	}
 }

@@ -7,17 +7,20 @@ import (
 	"github.com/braidobs/braid/storage/part"
 )
 
-// Collect reads the rows that q selects from all sources, which are given in the order of arrival, and returns
-// them in q's order, q.Limit of them at most.
-func Collect(ctx context.Context, sources []Source, q storage.LogQuery, masks []Mask, failed func(src int, err error) error) (*storage.LogBlock, error) {
+// Collect reads the rows that s selects from all sources, which are given in the order of arrival, and returns
+// them in s's order, s.Limit of them at most, with bodies as values.
+func Collect(ctx context.Context, sources []Source, s Scan, failed func(src int, err error) error) (*storage.LogBlock, error) {
+	if s.Columns&storage.LogLines != 0 {
+		s.Columns = s.Columns&^storage.LogLines | storage.LogBody
+	}
 	refs, err := part.Ordered[*storage.LogBlock]{
-		Newest: q.Order == storage.NewestFirst, Limit: q.Limit, Start: q.Start, End: q.End, Sources: len(sources),
+		Newest: s.Order == storage.NewestFirst, Limit: s.Limit, Start: s.Start, End: s.End, Sources: len(sources),
 		Bounds: func(src int) (int64, int64) { return sources[src].Bounds() },
-		Scan: func(src int, start, end int64, emit func(*storage.LogBlock, []int64) (int64, int64)) error {
-			scan := q
+		Scan: func(src int, start, end int64, emit func(*storage.LogBlock, []int64, func(int) int64) (int64, int64)) error {
+			scan := s
 			scan.Start, scan.End = start, end
-			return sources[src].Scan(ctx, &scan, masks, func(b *storage.LogBlock) error {
-				scan.Start, scan.End = emit(b, b.Time)
+			return sources[src].Scan(ctx, &scan, func(r Rows) error {
+				scan.Start, scan.End = emit(r.LogBlock, r.Time, r.place)
 				return nil
 			})
 		},
@@ -29,7 +32,7 @@ func Collect(ctx context.Context, sources []Source, q storage.LogQuery, masks []
 	out := &storage.LogBlock{}
 	for _, r := range refs {
 		rec := r.Block.Record(r.Row)
-		out.Append(r.Block.StreamIf(r.Row), r.Block.ResourceOf(r.Row), &rec, q.Columns)
+		out.Append(r.Block.StreamIf(r.Row), r.Block.ResourceOf(r.Row), &rec, s.Columns)
 	}
 	return out, nil
 }

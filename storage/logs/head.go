@@ -1,8 +1,14 @@
-// Package logs keeps log records: in memory until they are flushed (Head), then in parts sorted by stream and
-// time (Builder, Part). Both are scanned in the same way, through a Source.
+// Package logs keeps log records: in memory until they are flushed (Head), then in parts (Builder, Part). Both are
+// scanned in the same way, through a Source.
+//
+// A part is a row of segments: what one flush brought, sorted by stream and time, cut into blocks of about a megabyte
+// of text, with dictionaries and a word index of its own. A merge copies large segments as they are and makes one of
+// neighbouring small ones. Bodies are kept as templates and columns of variables (package lines), attributes as columns
+// by key; predicates are evaluated on those, and the index rules blocks out before they are read.
 package logs
 
 import (
+	"cmp"
 	"context"
 	"math"
 	"slices"
@@ -11,39 +17,6 @@ import (
 	"github.com/braidobs/braid/internal/telemetry"
 	"github.com/braidobs/braid/storage"
 )
-
-// Source is something that holds log records: a snapshot of a head or a part.
-type Source interface {
-	// Bounds returns the smallest and largest time held.
-	Bounds() (lo, hi int64)
-	// Scan calls emit with blocks of the rows that q selects and no mask covers, in no order except that the
-	// rows of one stream come in the order of time, then arrival. A block may be kept by emit.
-	Scan(ctx context.Context, q *storage.LogQuery, masks []Mask, emit func(*storage.LogBlock) error) error
-	// Streams calls f for each stream with rows in the time range of q.
-	Streams(q *storage.LogQuery, masks []Mask, f func(telemetry.LabelSet)) error
-}
-
-// Mask is a delete as scans apply it: rows in the time range that match are invisible.
-type Mask struct {
-	Position   storage.Position // what came before it is covered
-	Start, End int64
-	Where      storage.Predicate
-}
-
-// NewMask turns a delete into the form of scans.
-func NewMask(m *storage.Mask, at storage.Position) Mask {
-	var w storage.And
-	if len(m.Matchers) > 0 {
-		w = append(w, storage.StreamMatch(m.Matchers))
-	}
-	if m.Contains != "" {
-		w = append(w, storage.LineContains(m.Contains))
-	}
-	if len(m.Traces) > 0 {
-		w = append(w, storage.TraceIn(m.Traces))
-	}
-	return Mask{Position: at, Start: m.Start, End: m.End, Where: w}
-}
 
 // Head is the log records of all tenants that are not in parts yet, in the order of their arrival. It is safe
 // for concurrent use; a Snapshot of it never changes.
@@ -138,12 +111,13 @@ func (s *Snapshot) Each(f func(tenant telemetry.Tenant, stream telemetry.LabelSe
 func (t *Tenant) Bounds() (int64, int64) { return math.MinInt64, math.MaxInt64 }
 
 // candidates calls f for the entries that can hold rows of q.
-func (t *Tenant) candidates(q *storage.LogQuery, f func(*entry) error) error {
-	visit := func(e *entry) error {
+func (t *Tenant) candidates(q *Scan, f func(n int, e *entry) error) error {
+	visit := func(n int) error {
+		e := &t.s.entries[n]
 		if e.tenant != t.tenant || e.hi < q.Start || e.lo > q.End {
 			return nil
 		}
-		return f(e)
+		return f(n, e)
 	}
 	if ids, ok := storage.TracesOf(q.Where); ok {
 		seen := make(map[int32]bool)
@@ -158,70 +132,80 @@ func (t *Tenant) candidates(q *storage.LogQuery, f func(*entry) error) error {
 			}
 		}
 		t.s.head.mu.RUnlock()
-		sortInt32(hits)
+		slices.Sort(hits)
 		for _, n := range hits {
-			if err := visit(&t.s.entries[n]); err != nil {
+			if err := visit(int(n)); err != nil {
 				return err
 			}
 		}
 		return nil
 	}
 	for i := range t.s.entries {
-		if err := visit(&t.s.entries[i]); err != nil {
+		if err := visit(i); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// Scan implements Source. Rows of a stream are put in order by the caller's sort or by Collect; a head emits
-// one block per stream, sorted.
-func (t *Tenant) Scan(ctx context.Context, q *storage.LogQuery, masks []Mask, emit func(*storage.LogBlock) error) error {
-	need := q.Columns | storage.NeedsOfLogs(q.Where)
-	for i := range masks {
-		need |= storage.NeedsOfLogs(masks[i].Where)
+// Scan implements Source: a head emits blocks of one stream each.
+func (t *Tenant) Scan(ctx context.Context, s *Scan, emit func(Rows) error) error {
+	cols := s.Columns
+	asLines := s.Split && cols&storage.LogLines != 0 && cols&storage.LogBody == 0
+	if cols&storage.LogLines != 0 && !asLines {
+		cols |= storage.LogBody
 	}
-	streams := make(map[telemetry.LabelSet]*streamRows)
 	var order []*streamRows
-	var one storage.LogBlock
-	rows := 0
-	err := t.candidates(q, func(e *entry) error {
-		if rows++; rows%64 == 0 && ctx.Err() != nil {
+	match := rowMatcher{streams: make(map[streamPredicate]bool)}
+	rowsOf := make(map[telemetry.LabelSet]*streamRows)
+	entries, seen, place := 0, 0, int64(0)
+	err := t.candidates(s, func(n int, e *entry) error {
+		if entries++; entries%64 == 0 && ctx.Err() != nil {
 			return ctx.Err()
 		}
+		place = int64(n) << 24
 		for i := range e.recs {
 			r := &e.recs[i]
-			if r.Time < q.Start || r.Time > q.End {
+			if r.Time < s.Start || r.Time > s.End {
 				continue
 			}
-			if q.Where != nil || len(masks) > 0 {
-				reset(&one)
-				one.Append(e.stream, e.res, r, need)
-				if !one.Match(0, q.Where) || masked(&one, 0, e.pos, masks) {
-					continue
-				}
+			if seen++; seen%4096 == 0 && ctx.Err() != nil {
+				return ctx.Err()
 			}
-			s := streams[e.stream]
-			if s == nil {
-				s = &streamRows{stream: e.stream}
-				streams[e.stream] = s
-				order = append(order, s)
+			if !match.match(s.Where, e, r) || match.masked(e, r, s.Masks) {
+				continue
 			}
-			s.rows = append(s.rows, headRow{res: e.res, rec: r})
+			rows := rowsOf[e.stream]
+			if rows == nil {
+				rows = &streamRows{stream: e.stream}
+				rowsOf[e.stream] = rows
+				order = append(order, rows)
+			}
+			rows.rows = append(rows.rows, headRow{res: e.res, rec: r, place: place + int64(i)})
 		}
 		return nil
 	})
+	s.opened(0, seen, 0)
 	if err != nil {
 		return err
 	}
-	for _, s := range order {
-		s.sort()
-		for at := 0; at < len(s.rows); at += blockRows {
+	for _, st := range order {
+		st.sort()
+		for at := 0; at < len(st.rows); at += blockRows {
+			rows := st.rows[at:min(at+blockRows, len(st.rows))]
 			b := &storage.LogBlock{}
-			for _, r := range s.rows[at:min(at+blockRows, len(s.rows))] {
-				b.Append(s.stream, r.res, r.rec, q.Columns)
+			size := 0
+			for _, r := range rows {
+				b.Append(st.stream, r.res, r.rec, cols)
+				size += len(r.rec.Body.Str())
 			}
-			if err := emit(b); err != nil {
+			s.opened(0, 0, size)
+			if asLines {
+				if b.Lines, err = split(s.Decoder, rows); err != nil {
+					return err
+				}
+			}
+			if err := emit(Rows{LogBlock: b, place: func(i int) int64 { return rows[i].place }}); err != nil {
 				return err
 			}
 		}
@@ -230,20 +214,20 @@ func (t *Tenant) Scan(ctx context.Context, q *storage.LogQuery, masks []Mask, em
 }
 
 // Streams implements Source.
-func (t *Tenant) Streams(q *storage.LogQuery, masks []Mask, f func(telemetry.LabelSet)) error {
-	seen := make(map[telemetry.LabelSet]bool)
-	if len(masks) > 0 {
-		sq := *q
-		sq.Columns = storage.LogStream
-		return t.Scan(context.Background(), &sq, masks, func(b *storage.LogBlock) error {
-			for _, s := range b.Streams {
-				f(s)
+func (t *Tenant) Streams(ctx context.Context, s *Scan, f func(telemetry.LabelSet)) error {
+	if len(s.Masks) > 0 {
+		scan := *s
+		scan.Columns, scan.Order = storage.LogStream, storage.Unordered
+		return t.Scan(ctx, &scan, func(b Rows) error {
+			for _, name := range b.Streams {
+				f(name)
 			}
 			return nil
 		})
 	}
-	return t.candidates(q, func(e *entry) error {
-		inside := func(r telemetry.LogRecord) bool { return r.Time >= q.Start && r.Time <= q.End }
+	seen := make(map[telemetry.LabelSet]bool)
+	return t.candidates(s, func(_ int, e *entry) error {
+		inside := func(r telemetry.LogRecord) bool { return r.Time >= s.Start && r.Time <= s.End }
 		if !seen[e.stream] && slices.ContainsFunc(e.recs, inside) {
 			seen[e.stream] = true
 			f(e.stream)
@@ -252,33 +236,17 @@ func (t *Tenant) Streams(q *storage.LogQuery, masks []Mask, f func(telemetry.Lab
 	})
 }
 
-const blockRows = 4096
-
 type streamRows struct {
 	stream telemetry.LabelSet
 	rows   []headRow
 }
 
 type headRow struct {
-	res *telemetry.Resource
-	rec *telemetry.LogRecord
+	res   *telemetry.Resource
+	rec   *telemetry.LogRecord
+	place int64
 }
 
-func reset(b *storage.LogBlock) {
-	*b = storage.LogBlock{
-		Streams: b.Streams[:0], Resources: b.Resources[:0], Scopes: b.Scopes[:0], Time: b.Time[:0], Stream: b.Stream[:0],
-		Resource: b.Resource[:0], Scope: b.Scope[:0], Body: b.Body[:0], Attrs: b.Attrs[:0], Severity: b.Severity[:0],
-		SeverityText: b.SeverityText[:0], TraceID: b.TraceID[:0], SpanID: b.SpanID[:0], Flags: b.Flags[:0],
-		Observed: b.Observed[:0], EventName: b.EventName[:0], Dropped: b.Dropped[:0], Inferred: b.Inferred[:0],
-	}
-}
-
-func masked(b *storage.LogBlock, i int, pos storage.Position, masks []Mask) bool {
-	for m := range masks {
-		k := &masks[m]
-		if pos < k.Position && b.Time[i] >= k.Start && b.Time[i] <= k.End && b.Match(i, k.Where) {
-			return true
-		}
-	}
-	return false
+func (s *streamRows) sort() {
+	slices.SortStableFunc(s.rows, func(a, b headRow) int { return cmp.Compare(a.rec.Time, b.rec.Time) })
 }

@@ -114,9 +114,9 @@ func TestColumnRoundTrip(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		n := rapid.IntRange(1, 40).Draw(t, "rows")
 		var v part.Vector
-		c := column(part.Type(rapid.IntRange(1, 4).Draw(t, "type")), 0)
+		c := column(rapid.SampledFrom([]part.Type{part.Int64, part.Float64, part.Bytes, part.Fixed, part.Packed}).Draw(t, "type"), 0)
 		switch c.Type {
-		case part.Int64:
+		case part.Int64, part.Packed:
 			v.Ints = rapid.SliceOfN(rapid.OneOf(rapid.Int64(), rapid.Int64Range(-9, 9), rapid.SampledFrom([]int64{math.MinInt64, math.MaxInt64})), n, n).Draw(t, "ints")
 		case part.Float64:
 			v.Floats = rapid.SliceOfN(rapid.OneOf(
@@ -136,7 +136,7 @@ func TestColumnRoundTrip(t *testing.T) {
 }
 
 func TestWrongVectorsAreRefused(t *testing.T) {
-	for _, c := range []part.Column{column(part.Int64, 0), column(part.Float64, 0), column(part.Bytes, 0), column(part.Fixed, 2), column(9, 0)} {
+	for _, c := range []part.Column{column(part.Int64, 0), column(part.Float64, 0), column(part.Bytes, 0), column(part.Fixed, 2), column(part.Packed, 0), column(9, 0)} {
 		_, err := part.AppendColumn(nil, c, &part.Vector{}, 1)
 		require.Error(t, err)
 	}

@@ -2,7 +2,7 @@ package part
 
 // AppendColumn and DecodeColumn are the encodings alone.
 var (
-	AppendColumn = appendColumn
+	AppendColumn = new(Writer).appendColumn
 	DecodeColumn = decodeColumn
 )
 

@@ -64,7 +64,7 @@ type blockColumn struct {
 func (d *Decoder) Open(b []byte, templates []*storage.Template, times func() ([]int64, error)) (*Block, error) {
 	r := &reader{b: b}
 	if v := r.byte(); r.err == nil && v != Version {
-		return nil, fmt.Errorf("a block of lines has version %d, this program reads %d", v, Version)
+		return nil, fmt.Errorf("%w: a block of version %d, this program reads %d", ErrCorrupt, v, Version)
 	}
 	blk := &Block{dec: d, times: times}
 	n := r.uvarint(MaxRows)
@@ -75,7 +75,7 @@ func (d *Decoder) Open(b []byte, templates []*storage.Template, times func() ([]
 	for i := range shapes {
 		number, rows := r.uvarint(MaxTemplates), r.uvarint(n)
 		if r.err != nil || number >= len(templates) || rows == 0 {
-			return nil, errCorrupt
+			return nil, ErrCorrupt
 		}
 		shapes[i] = blockShape{template: templates[number], number: uint32(number), count: rows}
 		blk.shapes[i], blk.numbers[i] = &shapes[i], uint32(number)
@@ -89,7 +89,7 @@ func (d *Decoder) Open(b []byte, templates []*storage.Template, times func() ([]
 	dirLen, smallRaw, smallPacked := r.uvarint(MaxBytes), r.uvarint(MaxBytes), r.uvarint(MaxBytes)
 	dir := &reader{b: r.take(dirLen)}
 	if r.err != nil || 3*gaps > dirLen {
-		return nil, errCorrupt
+		return nil, ErrCorrupt
 	}
 	blk.smallRaw = smallRaw
 	if smallPacked == 0 {
@@ -127,35 +127,49 @@ func (d *Decoder) Open(b []byte, templates []*storage.Template, times func() ([]
 		}
 	}
 	if r.err != nil || dir.err != nil || len(r.b) > 0 || len(dir.b) > 0 || at != smallRaw {
-		return nil, errCorrupt
+		return nil, ErrCorrupt
 	}
 	return blk, blk.number(n, &codes)
 }
 
 // number works out the shape of each row, and which row of the shape it is.
 func (b *Block) number(n int, codes *blockColumn) error {
-	if len(b.shapes) > 1 {
+	both := make([]uint32, 2*n)
+	b.shapeOf, b.rowOf = both[:n:n], both[n:]
+	next := make([]uint32, len(b.shapes))
+	switch {
+	case len(b.shapes) > 1:
 		body, err := b.body(codes)
 		if err != nil {
 			return err
 		}
-		r := &reader{b: body}
-		b.shapeOf = r.codes(n, len(b.shapes))
-		if r.err != nil || len(r.b) > 0 {
-			return errCorrupt
+		high := body // of the numbers
+		if len(b.shapes) > 1<<8 && len(body) == 2*n {
+			body, high = body[:n], body[n:]
+		} else if len(body) != n || len(b.shapes) > 1<<8 {
+			return ErrCorrupt
 		}
-	} else {
-		b.shapeOf = make([]uint32, n)
-	}
-	b.rowOf = make([]uint32, n)
-	next := make([]uint32, len(b.shapes))
-	for i, s := range b.shapeOf {
-		b.rowOf[i] = next[s]
-		next[s]++
+		wide := len(b.shapes) > 1<<8
+		for i, c := range body {
+			s := uint32(c)
+			if wide {
+				s |= uint32(high[i]) << 8
+			}
+			if int(s) >= len(next) {
+				return ErrCorrupt
+			}
+			b.shapeOf[i], b.rowOf[i] = s, next[s]
+			next[s]++
+		}
+	case n > 0:
+		for i := range b.rowOf {
+			b.rowOf[i] = uint32(i)
+		}
+		next[0] = uint32(n)
 	}
 	for i, s := range b.shapes {
 		if int(next[i]) != s.count {
-			return errCorrupt
+			return ErrCorrupt
 		}
 	}
 	return nil
@@ -166,14 +180,14 @@ func (d *Decoder) decompress(b []byte, size int) ([]byte, error) {
 		return b, nil
 	}
 	if len(b) == 0 || size/len(b) > 1<<14 { // nothing that zstd writes expands so much
-		return nil, errCorrupt
+		return nil, ErrCorrupt
 	}
 	out, err := d.zstd.DecodeAll(b, make([]byte, 0, size))
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", errCorrupt, err)
+		return nil, fmt.Errorf("%w: %w", ErrCorrupt, err)
 	}
 	if len(out) != size {
-		return nil, errCorrupt
+		return nil, ErrCorrupt
 	}
 	return out, nil
 }

@@ -626,7 +626,7 @@ func (r *reader) stamps(v *values, in *columnIn) error {
 	ends := make([]uint32, v.n)
 	for i, row := range rows {
 		if int(row) >= len(times) {
-			return errCorrupt
+			return ErrCorrupt
 		}
 		text = l.format(text, floorDiv(times[row], l.unit)-diffs[i])
 		ends[i] = uint32(len(text))

@@ -57,7 +57,7 @@ func OpenIndex(r io.ReaderAt, size int64) (*Index, error) {
 	}
 	t := &reader{b: b}
 	if v := t.byte(); t.err == nil && v != IndexVersion {
-		return nil, fmt.Errorf("a word index has version %d, this program reads %d", v, IndexVersion)
+		return nil, fmt.Errorf("%w: a word index of version %d, this program reads %d", ErrCorrupt, v, IndexVersion)
 	}
 	ix := &Index{r: r, blocks: t.uvarint(1 << 30)}
 	count := t.uvarint(len(t.b) + 1)
@@ -95,7 +95,7 @@ func OpenIndex(r io.ReaderAt, size int64) (*Index, error) {
 	return ix, nil
 }
 
-var errIndex = fmt.Errorf("a word index is wrong: %w", errCorrupt)
+var errIndex = fmt.Errorf("a word index is wrong: %w", ErrCorrupt)
 
 // Len returns the number of blocks.
 func (ix *Index) Len() int { return ix.blocks }
@@ -221,6 +221,23 @@ func (ix *Index) Blocks(n *Needle) (Set, error) {
 		if err != nil {
 			return nil, err
 		}
+		for ; found != 0; found &= found - 1 {
+			out.Add(s.first + bits.TrailingZeros64(found))
+		}
+	}
+	return out, nil
+}
+
+// Hashed returns the blocks that may have what was added by Words.Hash.
+func (ix *Index) Hashed(h uint64) (Set, error) {
+	out := EmptySet(ix.blocks)
+	for i := range ix.segments {
+		s := &ix.segments[i]
+		found, err := ix.lookup(s, mix(seedOwn^h))
+		if err != nil {
+			return nil, err
+		}
+		found |= s.where(func(m *summary) bool { return m.flags&hasTooMany != 0 })
 		for ; found != 0; found &= found - 1 {
 			out.Add(s.first + bits.TrailingZeros64(found))
 		}

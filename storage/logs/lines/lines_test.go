@@ -12,8 +12,14 @@ import (
 	"github.com/braidobs/braid/storage/logs/lines"
 )
 
+// tester is a test of any kind, also one of rapid.
+type tester interface {
+	require.TestingT
+	Helper()
+}
+
 // templatesOf parses the templates of a dictionary.
-func templatesOf(tb testing.TB, d *lines.Dict) []*storage.Template {
+func templatesOf(tb tester, d *lines.Dict) []*storage.Template {
 	tb.Helper()
 	var out []*storage.Template
 	for _, s := range d.Templates() {
@@ -38,7 +44,7 @@ func encode(e *lines.Encoder, r *rows) []byte {
 }
 
 // same requires that the block has the lines, and that all variables keep the promises of their gaps.
-func same(tb testing.TB, b *lines.Block, want []string) {
+func same(tb tester, b *lines.Block, want []string) {
 	tb.Helper()
 	require.Equal(tb, len(want), b.Rows())
 	var buf []byte

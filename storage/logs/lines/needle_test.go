@@ -2,6 +2,7 @@ package lines_test
 
 import (
 	"bytes"
+	"fmt"
 	"math/rand/v2"
 	"strings"
 	"testing"
@@ -22,7 +23,7 @@ type store struct {
 	size      int64 // of the index
 }
 
-func newStore(tb testing.TB, blocks []*rows) *store {
+func newStore(tb tester, blocks []*rows) *store {
 	tb.Helper()
 	s := &store{dict: lines.NewDict(), rows: blocks}
 	e := lines.NewEncoder(s.dict)
@@ -43,7 +44,7 @@ func newStore(tb testing.TB, blocks []*rows) *store {
 	return s
 }
 
-func (s *store) open(tb testing.TB, i int) *lines.Block {
+func (s *store) open(tb tester, i int) *lines.Block {
 	tb.Helper()
 	b, err := lines.NewDecoder().Open(s.blocks[i], s.templates, timesOf(s.rows[i].times))
 	require.NoError(tb, err)
@@ -83,7 +84,7 @@ func needles(r *rand.Rand, blocks []*rows, n int) []string {
 }
 
 // check requires that block and index answer as strings.Contains does.
-func (s *store) check(tb testing.TB, needles []string) {
+func (s *store) check(tb tester, needles []string) {
 	tb.Helper()
 	var blocks []*lines.Block
 	for i := range s.blocks {
@@ -201,4 +202,19 @@ func TestMatch(t *testing.T) {
 	for i, l := range r.lines {
 		require.Equal(t, i != 3 && strings.Contains(l, "retry"), keep.Has(i), "row %d", i)
 	}
+}
+
+func TestContainsNumbers(t *testing.T) {
+	r := &rows{}
+	for i := range 1200 {
+		n := int64(i*i*i*7919) - 4_000_000
+		r.lines = append(r.lines, fmt.Sprintf(`{"a":%d,"b":%d}`, n, i))
+	}
+	r.times = make([]int64, len(r.lines))
+	s := newStore(t, []*rows{r})
+	var of []string
+	for i := range 130 {
+		of = append(of, fmt.Sprint(i), fmt.Sprintf("0%d", i), fmt.Sprintf(":%d", i), fmt.Sprintf("%d,", i), fmt.Sprintf(`:%d,"b":%d}`, i, i), fmt.Sprintf(":-%d", i))
+	}
+	s.check(t, of)
 }

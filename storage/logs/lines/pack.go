@@ -6,7 +6,8 @@ import (
 	"math/bits"
 )
 
-var errCorrupt = errors.New("a block of lines is corrupt")
+// ErrCorrupt is wrapped by every error about what is read.
+var ErrCorrupt = errors.New("malformed lines")
 
 // hashString returns a hash that is the same on every machine: it is stored in indexes.
 func hashString(s string) uint64 {
@@ -89,7 +90,7 @@ type reader struct {
 }
 
 func (r *reader) fail() {
-	r.err, r.b = errCorrupt, nil
+	r.err, r.b = ErrCorrupt, nil
 }
 
 func (r *reader) byte() byte {
@@ -192,7 +193,7 @@ func (r *reader) ints(n int) []int64 {
 	return out
 }
 
-// appendCodes appends numbers below n.
+// appendCodes appends numbers below n, which is 1<<16 at most.
 func appendCodes(dst []byte, codes []uint32, n int) []byte {
 	for _, c := range codes {
 		dst = append(dst, byte(c))
@@ -202,11 +203,6 @@ func appendCodes(dst []byte, codes []uint32, n int) []byte {
 			dst = append(dst, byte(c>>8))
 		}
 	}
-	if n > 1<<16 {
-		for _, c := range codes {
-			dst = append(dst, byte(c>>16))
-		}
-	}
 	return dst
 }
 
@@ -214,9 +210,6 @@ func appendCodes(dst []byte, codes []uint32, n int) []byte {
 func (r *reader) codes(rows, n int) []uint32 {
 	planes := 1
 	if n > 1<<8 {
-		planes++
-	}
-	if n > 1<<16 {
 		planes++
 	}
 	b := r.take(planes * rows)
@@ -229,9 +222,6 @@ func (r *reader) codes(rows, n int) []uint32 {
 		c := uint32(b[i])
 		if planes > 1 {
 			c |= uint32(b[rows+i]) << 8
-		}
-		if planes > 2 {
-			c |= uint32(b[2*rows+i]) << 16
 		}
 		out[i] = c
 		top = max(top, c)

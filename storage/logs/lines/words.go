@@ -27,6 +27,7 @@ const (
 	seedGram     = 0x51ed270b9d4f8a37
 	seedPiece    = 0xb7e151628aed2a6b
 	seedHex      = 0x3243f6a8885a308d
+	seedOwn      = 0x9216d5d98979fb1b
 )
 
 // Words is what the word index keeps of a block: hashes of the words of its variables and of the numbers of its templates, and
@@ -60,6 +61,9 @@ func (w *Words) reset() {
 }
 
 func (w *Words) template(n uint32) { w.hashes = append(w.hashes, templateHash(n)) }
+
+// Hash adds something of the caller's own that Index.Hashed finds; h must be well mixed.
+func (w *Words) Hash(h uint64) { w.add(mix(seedOwn ^ h)) }
 
 func templateHash(n uint32) uint64 { return mix(seedTemplate ^ uint64(n)) }
 
@@ -247,11 +251,11 @@ func (b *Block) Words(w *Words) error {
 				return err
 			}
 			if len(body) == 0 {
-				return errCorrupt
+				return ErrCorrupt
 			}
 			if enc := body[0]; enc == encDecimal || enc == encMixed || enc == encStamp {
 				if !w.numbers(body, c.top) {
-					return errCorrupt
+					return ErrCorrupt
 				}
 				continue
 			}
