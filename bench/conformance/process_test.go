@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/url"
@@ -57,13 +58,22 @@ func TestStart(t *testing.T) {
 	s := start(t, t.TempDir(), "")
 	require.Less(t, s.Startup, 5*time.Second)
 	t.Logf("ready after %s", s.Startup.Round(time.Millisecond))
-	for path, want := range map[string]string{"/-/ready": "ready", "/-/healthy": "healthy", "/": "<h1>Braid"} {
+	for path, want := range map[string]string{"/-/ready": "ready", "/-/healthy": "healthy", "/": `"tagline"`} {
 		code, body := get(t, s, "", path)
 		require.Equal(t, http.StatusOK, code, path)
 		require.Contains(t, string(body), want)
 	}
 	code, _ := get(t, s, "", "/nonsense")
 	require.Equal(t, http.StatusNotFound, code)
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+s.HTTP+"/", nil)
+	require.NoError(t, err)
+	req.Header.Set("Accept", "text/html,application/xhtml+xml;q=0.9,*/*;q=0.8") // a browser, and not a shipper
+	resp, err := http.DefaultClient.Do(req)
+	require.NoError(t, err)
+	defer resp.Body.Close()
+	page, err := io.ReadAll(resp.Body)
+	require.NoError(t, err)
+	require.Contains(t, string(page), "<h1>Braid")
 }
 
 // TestPortInUse has another process on each port in turn.

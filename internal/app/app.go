@@ -22,9 +22,11 @@ import (
 	"github.com/braidobs/braid/alerting/slo"
 	"github.com/braidobs/braid/correlate"
 	"github.com/braidobs/braid/ingest"
+	"github.com/braidobs/braid/ingest/elastic"
 	"github.com/braidobs/braid/ingest/otlp"
 	"github.com/braidobs/braid/ingest/remotewrite"
 	"github.com/braidobs/braid/ingest/scrape"
+	"github.com/braidobs/braid/ingest/syslog"
 	"github.com/braidobs/braid/internal/config"
 	"github.com/braidobs/braid/internal/httpapi"
 	"github.com/braidobs/braid/internal/lifecycle"
@@ -78,7 +80,8 @@ type App struct {
 	ohttp *httpapi.Server
 	ready atomic.Bool
 
-	queryLog io.Closer       // nil when there is none
+	queryLog io.Closer // nil when there is none
+	syslog   *syslog.Server
 	scraper  *scrape.Scraper // nil when nothing is scraped
 }
 
@@ -124,6 +127,7 @@ func (a *App) Run(ctx context.Context) error {
 		a.obs.Part(),
 		lifecycle.Part{Name: "apis", Start: a.assemble, Stop: a.closeQueryLog},
 		lifecycle.Part{Name: "scraper", Run: a.runScraper},
+		a.syslogPart(),
 		a.alertingPart(),
 		a.main.Part("query listener"),
 		a.ohttp.Part("OTLP/HTTP listener"),
@@ -197,6 +201,10 @@ func (a *App) assemble(context.Context) error {
 	for pattern, h := range remote.Routes() {
 		remoteWrites.Handle(pattern, h)
 	}
+	logs := a.newLogWays(pipe)
+	for pattern, h := range logs.writes {
+		writes.Handle(pattern, h)
+	}
 
 	grpcSide := httpapi.GRPC{Surface: httpapi.Ingest, Errors: a.errs, Metrics: a.http, Tracer: a.obs.Tracer()}
 	opts := append(receiver.ServerOptions(),
@@ -230,14 +238,23 @@ func (a *App) assemble(context.Context) error {
 	for pattern := range remote.Routes() {
 		root.Handle(pattern, remoteWrites)
 	}
+	for pattern := range logs.writes {
+		root.Handle(pattern, writes)
+	}
 	root.Handle("GET /metrics", promhttp.HandlerFor(a.reg, promhttp.HandlerOpts{EnableOpenMetrics: true}))
 	root.HandleFunc("GET /-/healthy", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "Braid is healthy.") })
 	root.HandleFunc("GET /-/ready", a.readiness)
-	root.HandleFunc("GET /{$}", a.index)
+	root.HandleFunc("GET /{$}", a.root(logs.info))
 	root.HandleFunc("GET /debug/pprof/", pprof.Index)
 	root.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
 	root.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
-	a.mux = root
+	a.mux = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if elastic.IsHandshake(r.URL.Path) {
+			logs.handshake.ServeHTTP(w, r)
+			return
+		}
+		root.ServeHTTP(w, r)
+	})
 	return nil
 }
 

@@ -10,6 +10,7 @@ import (
 	"github.com/braidobs/braid/ingest/otlp"
 	"github.com/braidobs/braid/ingest/remotewrite"
 	"github.com/braidobs/braid/ingest/scrape"
+	"github.com/braidobs/braid/ingest/syslog"
 	"github.com/braidobs/braid/internal/config"
 	"github.com/braidobs/braid/internal/selfobs"
 	"github.com/braidobs/braid/query/api/loki"
@@ -27,6 +28,7 @@ type Config struct {
 	Ingest      ingest.Config      `yaml:"ingest" help:"Limits of what is written."`
 	OTLP        otlp.Config        `yaml:"otlp" help:"The OTLP receiver."`
 	RemoteWrite remotewrite.Config `yaml:"remote_write" help:"The receiver of Prometheus remote write."`
+	Syslog      syslog.Config      `yaml:"syslog" help:"The receiver of syslog."`
 	Scrape      scrape.Config      `yaml:"scrape" help:"Targets whose metrics are read."`
 	PromQL      promql.Config      `yaml:"promql" help:"The PromQL engine."`
 	Loki        loki.Config        `yaml:"loki" help:"Queries of logs."`
@@ -70,7 +72,7 @@ func DefaultConfig() Config {
 			HTTP: "127.0.0.1:9090", OTLPGRPC: "127.0.0.1:4317", OTLPHTTP: "127.0.0.1:4318",
 			Writes: 8, WriteQueue: 256, Queries: 64, Drain: config.Duration(5 * time.Second),
 		},
-		Storage: db.DefaultConfig(), Ingest: ingest.DefaultConfig(), OTLP: otlp.DefaultConfig(), RemoteWrite: remotewrite.DefaultConfig(), Scrape: scrape.DefaultConfig(), PromQL: promql.DefaultConfig(),
+		Storage: db.DefaultConfig(), Ingest: ingest.DefaultConfig(), OTLP: otlp.DefaultConfig(), RemoteWrite: remotewrite.DefaultConfig(), Syslog: syslog.DefaultConfig(), Scrape: scrape.DefaultConfig(), PromQL: promql.DefaultConfig(),
 		Loki: loki.DefaultConfig(), Tempo: tempo.DefaultConfig(), Correlate: correlate.DefaultConfig(), Alerting: alerting.DefaultConfig(),
 		Self: selfobs.DefaultConfig(),
 	}

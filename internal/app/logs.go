@@ -1,0 +1,63 @@
+package app
+
+import (
+	"context"
+	"maps"
+	"net/http"
+
+	"github.com/braidobs/braid/ingest"
+	"github.com/braidobs/braid/ingest/elastic"
+	"github.com/braidobs/braid/ingest/jsonlines"
+	lokipush "github.com/braidobs/braid/ingest/loki"
+	"github.com/braidobs/braid/ingest/syslog"
+	"github.com/braidobs/braid/internal/httpapi"
+	"github.com/braidobs/braid/internal/lifecycle"
+)
+
+// logWays are the ways in for logs over HTTP, beside OTLP.
+type logWays struct {
+	writes    map[string]http.Handler // by their patterns
+	handshake *httpapi.Router         // of paths for which elastic.IsHandshake
+	info      http.Handler            // what clients of Elasticsearch see at the root
+}
+
+// newLogWays returns the ways in for logs. Their requests are as large as those of OTLP may be.
+func (a *App) newLogWays(pipe *ingest.Pipeline) logWays {
+	rc := ingest.NewReceiver(ingest.ReceiverDeps{Pipeline: pipe, MaxBody: a.cfg.OTLP.MaxBody.Bytes(), Errors: a.errs, Now: a.opts.Now})
+	es := elastic.New(rc)
+	out := logWays{
+		writes: make(map[string]http.Handler), info: es.Info(),
+		handshake: httpapi.NewRouter(a.http.Requests(), a.http.Recover(httpapi.Ingest, a.errs), httpapi.LimitBody(4<<20)),
+	}
+	for _, routes := range []map[string]http.Handler{lokipush.New(rc).Routes(), es.Routes(), jsonlines.New(rc).Routes()} {
+		maps.Copy(out.writes, routes)
+	}
+	for pattern, h := range es.Handshake() {
+		out.handshake.Handle(pattern, h)
+	}
+	a.syslog = syslog.New(a.cfg.Syslog, syslog.Deps{Pipeline: pipe, Now: a.opts.Now, Log: a.log, Metrics: a.reg})
+	return out
+}
+
+// root answers the root of the query port: to a browser with a page, to shippers as Elasticsearch.
+func (a *App) root(info http.Handler) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if elastic.Asked(r) {
+			info.ServeHTTP(w, r)
+			return
+		}
+		a.index(w, r)
+	}
+}
+
+// syslogPart returns the receiver of syslog as a part of the process, which comes after the one that assembles it.
+func (a *App) syslogPart() lifecycle.Part {
+	p := lifecycle.Part{Name: "syslog"}
+	if len(a.cfg.Syslog.Listen) == 0 {
+		return p
+	}
+	p.Start = func(ctx context.Context) error { return a.syslog.Part().Start(ctx) }
+	p.Run = func(ctx context.Context) error { return a.syslog.Part().Run(ctx) }
+	p.Stop = func(ctx context.Context) error { return a.syslog.Part().Stop(ctx) }
+	return p
+}
