@@ -26,6 +26,7 @@ import (
 	"github.com/braidobs/braid/internal/telemetry"
 	"github.com/braidobs/braid/query"
 	"github.com/braidobs/braid/query/logql"
+	"github.com/braidobs/braid/query/logql/syntax"
 	"github.com/braidobs/braid/storage"
 )
 
@@ -137,10 +138,10 @@ func (a *API) queryRange(r *http.Request) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if q.Constant != nil {
-		return nil, httpapi.BadDataf("parse error at line 1, col 1: vector() is not supported yet in a range query; ask for it as an instant query")
+	if q.Kind() != syntax.Lines {
+		return nil, httpapi.BadDataf("parse error at line 1, col 1: range queries for numbers are not supported yet; ask for it as an instant query")
 	}
-	return a.streams(r, q, start, end-1)
+	return a.streams(r, q, start, end)
 }
 
 // query answers an instant query: a constant, or the lines of the hour up to its time.
@@ -156,14 +157,33 @@ func (a *API) query(r *http.Request) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if q.Constant != nil {
-		return appendConstant(nil, at, *q.Constant), nil
+	if q.Kind() != syntax.Lines {
+		return a.number(r, q, at)
 	}
-	return a.streams(r, q, at-int64(defaultRange), at)
+	return a.streams(r, q, at-int64(defaultRange), at+1)
 }
 
-// streams reads the lines that q selects.
-func (a *API) streams(r *http.Request, q *logql.Query, start, end int64) ([]byte, error) {
+// number answers a query for one number.
+func (a *API) number(r *http.Request, q logql.Expr, at int64) ([]byte, error) {
+	ctx := r.Context()
+	v, err := a.Reader.View(ctx, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = v.Close() }()
+	eng := logql.Engine{Limits: logql.DefaultLimits(), Now: a.Now}
+	m, err := eng.Metric(ctx, v, logql.MetricQuery{Tenant: httpapi.TenantFrom(ctx), Expr: q, End: at})
+	if err != nil {
+		return nil, err
+	}
+	if len(m.Series) != 1 || m.Series[0].Labels != "" {
+		return nil, httpapi.BadDataf("parse error at line 1, col 1: queries for series of numbers are not supported yet")
+	}
+	return appendConstant(nil, at, m.Series[0].Points[0].Value), nil
+}
+
+// streams reads the lines that q selects from start up to, but without, end.
+func (a *API) streams(r *http.Request, q logql.Expr, start, end int64) ([]byte, error) {
 	limit := min(defaultLines, a.Config.MaxLines)
 	if s := r.Form.Get("limit"); s != "" {
 		n, err := strconv.Atoi(s)
@@ -178,11 +198,11 @@ func (a *API) streams(r *http.Request, q *logql.Query, start, end int64) ([]byte
 	if limit > a.Config.MaxLines {
 		return nil, httpapi.BadDataf("max entries limit per query exceeded: limit %d is over loki.max_lines (%d)", limit, a.Config.MaxLines)
 	}
-	order := storage.NewestFirst
+	newest := true
 	switch s := strings.ToLower(r.Form.Get("direction")); s {
 	case "", "backward":
 	case "forward":
-		order = storage.OldestFirst
+		newest = false
 	default:
 		return nil, invalid("direction", errors.New("want forward or backward"))
 	}
@@ -194,18 +214,15 @@ func (a *API) streams(r *http.Request, q *logql.Query, start, end int64) ([]byte
 		return nil, err
 	}
 	defer func() { _ = v.Close() }()
-	if start <= end {
-		for b, err := range v.Logs(ctx, storage.LogQuery{
-			Tenant: httpapi.TenantFrom(ctx), Start: start, End: end, Where: q.Predicate(), Order: order, Limit: limit,
-			Columns: storage.LogAll,
-		}) {
-			if err != nil {
-				return nil, err
-			}
-			for i := range b.Len() {
-				res.add(b, i)
-			}
-		}
+	eng := logql.Engine{Limits: logql.DefaultLimits(), Now: a.Now}
+	lines, err := eng.Lines(ctx, v, logql.LinesQuery{
+		Tenant: httpapi.TenantFrom(ctx), Expr: q, Start: start, End: end, Newest: newest, Limit: limit,
+	})
+	if err != nil {
+		return nil, err
+	}
+	for i := range lines.Entries {
+		res.add(&lines.Entries[i])
 	}
 	return res.appendTo(nil, v.Warnings(), a.Now().Sub(began)), nil
 }

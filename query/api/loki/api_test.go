@@ -198,8 +198,8 @@ func TestErrors(t *testing.T) {
 	sel := "query=" + url.QueryEscape(`{app="a"}`)
 	for _, tt := range []struct{ path, params, text string }{
 		{"query_range", "", "the query is empty"},
-		{"query_range", "query=" + url.QueryEscape(`{app="a"} | json`), `parse error at line 1, col 11: the stage "json" is not supported yet`},
-		{"query_range", "query=vector(1)", "not supported yet in a range query"},
+		{"query_range", "query=" + url.QueryEscape(`{app="a"} | json |`), `parse error at line 1, col 19: unexpected the end of the query`},
+		{"query_range", "query=vector(1)", "not supported yet"},
 		{"query_range", sel + "&limit=0", `invalid parameter "limit"`},
 		{"query_range", sel + "&limit=x", `invalid parameter "limit"`},
 		{"query_range", sel + "&limit=5001", "loki.max_lines (5000)"},
@@ -212,7 +212,7 @@ func TestErrors(t *testing.T) {
 		{"query_range", sel + "&step=x", `invalid parameter "step"`},
 		{"query_range", "query=%zz", "malformed parameters"},
 		{"query", sel + "&time=x", `invalid parameter "time"`},
-		{"query", "query=sum(", "not supported yet"},
+		{"query", "query=sum(", "parse error at line 1, col 5"},
 		{"labels", "query=x", "parse error at line 1, col 1"},
 		{"labels", "end=x", `invalid parameter "end"`},
 		{"series", "match[]=x", "parse error"},

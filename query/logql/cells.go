@@ -1,0 +1,392 @@
+package logql
+
+import (
+	"cmp"
+	"math"
+	"slices"
+
+	"github.com/braidobs/braid/query/logql/syntax"
+)
+
+// windows divides time into the cells in which rows are gathered: either one for each window, a row then belongs to each
+// window that covers it, or shorter ones of which windows consist, so that a row belongs to one.
+type windows struct {
+	first  int64 // the end of the first window
+	step   int64
+	n      int // windows
+	width  int64
+	cell   int64 // the width of a cell; 0 when cells are windows
+	cells  int
+	stride int // cells between the begins of windows
+	span   int // cells in a window
+}
+
+// maxFine bounds how many short cells there are.
+const maxFine = 100_000
+
+func newWindows(first, step int64, n int, width int64) windows {
+	w := windows{first: first, step: step, n: n, width: width, cells: n}
+	if n == 1 || step >= width {
+		return w
+	}
+	c := gcd(step, width)
+	cells := (int64(n-1)*step + width) / c
+	if cells > maxFine {
+		return w
+	}
+	w.cell, w.cells, w.stride, w.span = c, int(cells), int(step/c), int(width/c)
+	return w
+}
+
+func gcd(a, b int64) int64 {
+	for b != 0 {
+		a, b = b, a%b
+	}
+	return a
+}
+
+// bounds returns the first and last time that belong to any window.
+func (w *windows) bounds() (from, to int64) {
+	return w.first - w.width + 1, w.first + int64(w.n-1)*w.step
+}
+
+// at returns the cells of a time: from lo up to, without, hi. Inside of the bounds there may be none.
+func (w *windows) at(t int64) (lo, hi int) {
+	if w.cell > 0 {
+		lo = int((t - (w.first - w.width) - 1) / w.cell)
+		return lo, lo + 1
+	}
+	if w.n == 1 {
+		return 0, 1
+	}
+	// Window k is (first+k*step-width, first+k*step].
+	d := t - w.first
+	low := int64(0)
+	if d > 0 {
+		low = (d + w.step - 1) / w.step
+	}
+	high := (d + w.width - 1) / w.step // d+width-1 is not negative
+	return int(low), int(min(high+1, int64(w.n)))
+}
+
+// until returns the last time that has the same cells as t, which has one.
+func (w *windows) until(t int64) int64 {
+	switch {
+	case w.cell > 0:
+		lo, _ := w.at(t)
+		return w.first - w.width + int64(lo+1)*w.cell
+	case w.n == 1:
+		return w.first
+	case w.step >= w.width:
+		lo, hi := w.at(t)
+		if lo == hi {
+			return t
+		}
+		return w.first + int64(lo)*w.step
+	default:
+		return t
+	}
+}
+
+// cell is what is known of the rows of a cell.
+type cell struct {
+	n    int64
+	a, b float64 // depending on the operation: the sum; the value; the mean and the sum of squares
+	t    int64   // of the value
+}
+
+// sample is a value with its time.
+type sample struct {
+	t int64
+	v float64
+}
+
+// gather is the cells of one series.
+type gather struct {
+	labels  []Label
+	cells   []cell
+	samples [][]sample // of operations that need them all
+}
+
+// class is what an operation keeps of rows.
+type class uint8
+
+const (
+	counting class = iota
+	summing
+	lowest
+	highest
+	moments
+	earliest
+	latest
+	sampling
+)
+
+func classOf(op syntax.RangeOp, unwrapped bool) class {
+	switch op {
+	case syntax.BytesOverTime, syntax.BytesRate, syntax.SumOverTime:
+		return summing
+	case syntax.Rate:
+		if unwrapped {
+			return summing
+		}
+		return counting
+	case syntax.MinOverTime:
+		return lowest
+	case syntax.MaxOverTime:
+		return highest
+	case syntax.AvgOverTime, syntax.StddevOverTime, syntax.StdvarOverTime:
+		return moments
+	case syntax.FirstOverTime:
+		return earliest
+	case syntax.LastOverTime:
+		return latest
+	case syntax.QuantileOverTime, syntax.RateCounter:
+		return sampling
+	default:
+		return counting
+	}
+}
+
+// add adds a row to the cell.
+func (c *cell) add(k class, t int64, v float64) {
+	switch k {
+	case counting, sampling:
+	case summing:
+		c.a += v
+	case lowest:
+		if c.n == 0 || v < c.a || math.IsNaN(c.a) {
+			c.a = v
+		}
+	case highest:
+		if c.n == 0 || v > c.a || math.IsNaN(c.a) {
+			c.a = v
+		}
+	case moments:
+		d := v - c.a
+		c.a += d / float64(c.n+1)
+		c.b += d * (v - c.a)
+	case earliest:
+		if c.n == 0 || t < c.t {
+			c.a, c.t = v, t
+		}
+	case latest:
+		if c.n == 0 || t >= c.t {
+			c.a, c.t = v, t
+		}
+	}
+	c.n++
+}
+
+// merge adds a later cell.
+func (c *cell) merge(k class, o *cell) {
+	if o.n == 0 {
+		return
+	}
+	if c.n == 0 {
+		*c = *o
+		return
+	}
+	switch k {
+	case counting, sampling:
+	case summing:
+		c.a += o.a
+	case lowest:
+		if o.a < c.a || math.IsNaN(c.a) {
+			c.a = o.a
+		}
+	case highest:
+		if o.a > c.a || math.IsNaN(c.a) {
+			c.a = o.a
+		}
+	case moments:
+		n, m := float64(c.n), float64(o.n)
+		d := o.a - c.a
+		c.a += d * m / (n + m)
+		c.b += o.b + d*d*n*m/(n+m)
+	case earliest:
+		if o.t < c.t {
+			c.a, c.t = o.a, o.t
+		}
+	case latest:
+		if o.t >= c.t {
+			c.a, c.t = o.a, o.t
+		}
+	}
+	c.n += o.n
+}
+
+// finish computes the windows of a series.
+func (g *gather) finish(r *syntax.Range, w *windows) vector {
+	k := classOf(r.Op, r.Unwrap != nil)
+	out := newVector(g.labels, w.n)
+	var some []sample
+	for i := range w.n {
+		lo, hi := i, i+1
+		if w.cell > 0 {
+			lo, hi = i*w.stride, i*w.stride+w.span
+		}
+		if k == sampling {
+			some = some[:0]
+			for j := lo; j < min(hi, len(g.samples)); j++ {
+				some = append(some, g.samples[j]...)
+			}
+			if v, ok := ofSamples(r, some, w.first+int64(i)*w.step); ok {
+				out.put(i, v)
+			}
+			continue
+		}
+		var c cell
+		for j := lo; j < min(hi, len(g.cells)); j++ {
+			c.merge(k, &g.cells[j])
+		}
+		if c.n > 0 {
+			out.put(i, c.value(r))
+		}
+	}
+	return out
+}
+
+func (c *cell) value(r *syntax.Range) float64 {
+	switch r.Op {
+	case syntax.CountOverTime:
+		return float64(c.n)
+	case syntax.Rate:
+		if r.Unwrap == nil {
+			return float64(c.n) / r.Window.Seconds()
+		}
+		return c.a / r.Window.Seconds()
+	case syntax.BytesRate:
+		return c.a / r.Window.Seconds()
+	case syntax.StdvarOverTime:
+		return c.b / float64(c.n)
+	case syntax.StddevOverTime:
+		return math.Sqrt(c.b / float64(c.n))
+	default:
+		return c.a
+	}
+}
+
+func ofSamples(r *syntax.Range, some []sample, end int64) (float64, bool) {
+	if r.Op == syntax.QuantileOverTime {
+		return quantile(r.Param, some), len(some) > 0
+	}
+	slices.SortStableFunc(some, func(a, b sample) int { return cmp.Compare(a.t, b.t) })
+	return counterRate(some, end-int64(r.Window), end)
+}
+
+// quantile returns the q-quantile, between two values by their distance. It changes the order of some.
+func quantile(q float64, some []sample) float64 {
+	switch {
+	case len(some) == 0 || math.IsNaN(q):
+		return math.NaN()
+	case q < 0:
+		return math.Inf(-1)
+	case q > 1:
+		return math.Inf(1)
+	}
+	rank := q * float64(len(some)-1)
+	low := int(math.Floor(rank))
+	high := min(low+1, len(some)-1)
+	a := nth(some, low)
+	b := a
+	if high > low {
+		b = nth(some[low+1:], 0)
+	}
+	weight := rank - math.Floor(rank)
+	return a*(1-weight) + b*weight
+}
+
+// less orders values, NaN first.
+func less(a, b float64) bool { return a < b || math.IsNaN(a) && !math.IsNaN(b) }
+
+// nth moves the n-th smallest value to its place, smaller ones before it and larger ones behind, and returns it.
+func nth(s []sample, n int) float64 {
+	lo, hi := 0, len(s)-1
+	for rounds := 0; lo < hi; rounds++ {
+		if rounds > 64 || hi-lo < 12 { // rounds: an order that is made to be slow
+			slices.SortFunc(s[lo:hi+1], func(a, b sample) int {
+				switch {
+				case less(a.v, b.v):
+					return -1
+				case less(b.v, a.v):
+					return 1
+				default:
+					return 0
+				}
+			})
+			break
+		}
+		pivot := median(s[lo].v, s[lo+(hi-lo)/2].v, s[hi].v)
+		i, j := lo, hi
+		for i <= j {
+			for less(s[i].v, pivot) {
+				i++
+			}
+			for less(pivot, s[j].v) {
+				j--
+			}
+			if i <= j {
+				s[i], s[j] = s[j], s[i]
+				i++
+				j--
+			}
+		}
+		switch {
+		case n <= j:
+			hi = j
+		case n >= i:
+			lo = i
+		default:
+			return s[n].v
+		}
+	}
+	return s[n].v
+}
+
+func median(a, b, c float64) float64 {
+	if less(b, a) {
+		a, b = b, a
+	}
+	if less(c, b) {
+		b = c
+		if less(b, a) {
+			b = a
+		}
+	}
+	return b
+}
+
+// counterRate returns the increase per second of a counter, whose resets count from zero, carried on to the ends of the
+// window when the samples come near to them.
+func counterRate(s []sample, from, to int64) (float64, bool) {
+	if len(s) < 2 {
+		return 0, false
+	}
+	first, last := s[0], s[len(s)-1]
+	if first.t == last.t {
+		return 0, false
+	}
+	increase := last.v - first.v
+	before := first.v
+	for _, x := range s[1:] {
+		if x.v < before {
+			increase += before
+		}
+		before = x.v
+	}
+	sec := func(ns int64) float64 { return float64(ns) / 1e9 }
+	sampled, toStart, toEnd := sec(last.t-first.t), sec(first.t-from), sec(to-last.t)
+	average := sampled / float64(len(s)-1)
+	threshold := average * 1.1
+	if toStart >= threshold {
+		toStart = average / 2
+	}
+	if increase > 0 && first.v >= 0 { // it cannot have been below zero
+		toStart = min(toStart, sampled*(first.v/increase))
+	}
+	if toEnd >= threshold {
+		toEnd = average / 2
+	}
+	return increase * (sampled + toStart + toEnd) / sampled / sec(to-from), true
+}
