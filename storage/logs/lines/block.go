@@ -179,8 +179,9 @@ func (d *Decoder) decompress(b []byte, size int) ([]byte, error) {
 	if len(b) == size {
 		return b, nil
 	}
-	if len(b) == 0 || size/len(b) > 1<<14 { // nothing that zstd writes expands so much
-		return nil, ErrCorrupt
+	var h zstd.Header
+	if err := h.Decode(b); err != nil || !h.HasFCS || h.FrameContentSize != uint64(size) || size/len(b) > 1<<15 {
+		return nil, ErrCorrupt // before so much is allocated; nothing expands more
 	}
 	out, err := d.zstd.DecodeAll(b, make([]byte, 0, size))
 	if err != nil {

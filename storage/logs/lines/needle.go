@@ -311,6 +311,9 @@ func (v *values) where(p *part, among []bool) []bool {
 			any = any || out[i]
 		}
 	case v.Ints != nil:
+		if p.mask == isDigit && v.Scale == 0 && len(p.text) < maxRunDigits {
+			return v.searchInts(p, out)
+		}
 		var buf [24]byte
 		for i, n := range v.Ints {
 			out[i] = out[i] && p.matches(string(storage.AppendDecimal(buf[:0], n, v.Scale)))
@@ -324,6 +327,52 @@ func (v *values) where(p *part, among []bool) []bool {
 			out[i] = out[i] && p.matches(t)
 			any = any || out[i]
 		}
+	}
+	if !any {
+		return nil
+	}
+	return out
+}
+
+// searchInts is where for integers and a part of digits.
+func (v *values) searchInts(p *part, out []bool) []bool {
+	want, size := uint64(0), uint64(1)
+	for i := range len(p.text) {
+		want, size = want*10+uint64(p.text[i]-'0'), size*10
+	}
+	// With fewer digits a number cannot have them.
+	least := size / 10
+	if p.text == "0" {
+		least = 0
+	}
+	any := false
+	for i, n := range v.Ints {
+		if !out[i] {
+			continue
+		}
+		u, neg := uint64(n), n < 0
+		if neg {
+			u = -u
+		}
+		ok := false
+		switch p.mode {
+		case equal:
+			ok = !neg && u == want && u >= least
+		case atEnd:
+			ok = u >= least && u%size == want
+		case atStart:
+			for u >= size {
+				u /= 10
+			}
+			ok = !neg && u >= least && u == want
+		default:
+			for ok = u >= least && u%size == want; !ok && u >= 10*max(least, 1); {
+				u /= 10
+				ok = u%size == want
+			}
+		}
+		out[i] = ok
+		any = any || ok
 	}
 	if !any {
 		return nil

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"math/rand/v2"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -214,7 +215,7 @@ func TestContainsNumbers(t *testing.T) {
 	s := newStore(t, []*rows{r})
 	var of []string
 	for i := range 130 {
-		of = append(of, fmt.Sprint(i), fmt.Sprintf("0%d", i), fmt.Sprintf(":%d", i), fmt.Sprintf("%d,", i), fmt.Sprintf(`:%d,"b":%d}`, i, i), fmt.Sprintf(":-%d", i))
+		of = append(of, strconv.Itoa(i), fmt.Sprintf("0%d", i), fmt.Sprintf(":%d", i), fmt.Sprintf("%d,", i), fmt.Sprintf(`:%d,"b":%d}`, i, i), fmt.Sprintf(":-%d", i))
 	}
 	s.check(t, of)
 }
