@@ -527,7 +527,7 @@ func (r *Row) execute(t *template.Template, at syntax.Position) (string, bool) {
 		return out, true
 	}
 	if errors.Is(err, template.ErrLimit) {
-		r.fatal = &Error{at, err}
+		r.fatal = &Error{at, template.ErrLimit}
 	} else {
 		r.fail(ErrTemplate, err.Error())
 	}
