@@ -23,6 +23,9 @@ const (
 // largeColumn is from how many bytes a column is compressed by itself.
 const largeColumn = 1 << 10
 
+// maxKept bounds the buffers of columns that are kept from one block to the next.
+const maxKept = 16 << 20
+
 // Encoder splits lines and writes blocks of them. It is for one goroutine and for one part.
 type Encoder struct {
 	dict  *Dict
@@ -364,6 +367,17 @@ func (e *Encoder) reset() {
 		}
 	}
 	e.free = append(e.free, e.shapes...)
+	kept := 0
+	for _, sh := range e.free {
+		for i := range sh.cols {
+			if kept += 16 * cap(sh.cols[i]); kept > maxKept {
+				sh.cols[i] = nil
+			}
+		}
+		if kept > maxKept {
+			sh.rows = nil
+		}
+	}
 	clear(e.fresh)
 	clear(e.copied)
 	clear(e.pack.entries)

@@ -180,7 +180,7 @@ func TestKinds(t *testing.T) {
 			d := lines.NewDict()
 			e := lines.NewEncoder(d)
 			for seed := range uint64(3) {
-				r := generate(kind, seed, 1500)
+				r := generate(kind, seed, 500)
 				b := encode(e, r)
 				blk, err := lines.NewDecoder().Open(b, templatesOf(t, d), timesOf(r.times))
 				require.NoError(t, err)

@@ -22,6 +22,7 @@ type store struct {
 	blocks    [][]byte
 	index     *lines.Index
 	size      int64 // of the index
+	indexed   []byte
 }
 
 func newStore(tb tester, blocks []*rows) *store {
@@ -38,6 +39,7 @@ func newStore(tb tester, blocks []*rows) *store {
 	s.size, err = ib.Close()
 	require.NoError(tb, err)
 	require.EqualValues(tb, buf.Len(), s.size)
+	s.indexed = buf.Bytes()
 	s.index, err = lines.OpenIndex(bytes.NewReader(buf.Bytes()), s.size)
 	require.NoError(tb, err)
 	require.Equal(tb, len(blocks), s.index.Len())
@@ -119,7 +121,7 @@ func TestContains(t *testing.T) {
 			r := rand.New(rand.NewPCG(1, 2))
 			var blocks []*rows
 			for seed := range uint64(3) {
-				blocks = append(blocks, generate(kind, seed, 200))
+				blocks = append(blocks, generate(kind, seed, 150))
 			}
 			s := newStore(t, blocks)
 			s.check(t, needles(r, blocks, 400))
@@ -162,7 +164,7 @@ func TestIndexRulesOut(t *testing.T) {
 	var blocks []*rows
 	for i := range 150 { // three segments
 		kind := []string{"json", "access", "klog", "java", "hex"}[i%5]
-		r := generate(kind, uint64(i), 300)
+		r := generate(kind, uint64(i), 110)
 		if i == 77 {
 			r.lines[100] = `{"level":"info","msg":"a needle qzuniqueword","trace_id":"00f067aa0ba902b74bf92f3577b34da6"}`
 			r.lines[101] = "x id=11112222-3333-4444-a555-66667777ffff order=987654321 y"
