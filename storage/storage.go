@@ -184,8 +184,8 @@ type SeriesReader interface {
 // Order is the order in which rows are returned.
 type Order uint8
 
-// The orders of rows. Rows of one stream or trace with the same time come in the order of their arrival
-// (NewestFirst: the reverse).
+// The orders of rows. Rows with the same time come in the order of their stream's labels or their trace, and those of one
+// in the order of their arrival (NewestFirst: the reverse); nothing that the store does to its parts changes that.
 const (
 	Unordered Order = iota
 	OldestFirst

@@ -1,6 +1,7 @@
 package testkit
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"fmt"
@@ -311,11 +312,18 @@ func (v *view) Logs(ctx context.Context, q storage.LogQuery) iter.Seq2[*storage.
 				rows = append(rows, i)
 			}
 		}
-		if q.Order == storage.Unordered { // still, the rows of one stream come in order
-			rows = inOrder(rows, func(i int) int64 { return all.Time[i] }, storage.OldestFirst, 0)
+		byStream := func() {
 			slices.SortStableFunc(rows, func(a, b int) int { return cmp.Compare(all.StreamOf(a), all.StreamOf(b)) })
 		}
+		byStream()
+		if q.Order == storage.Unordered { // still, the rows of one stream come in order
+			rows = inOrder(rows, func(i int) int64 { return all.Time[i] }, storage.OldestFirst, 0)
+			byStream()
+		}
 		rows = inOrder(rows, func(i int) int64 { return all.Time[i] }, q.Order, q.Limit)
+		if q.Columns&storage.LogLines != 0 { // bodies are never split here
+			q.Columns |= storage.LogBody
+		}
 		for some := range slices.Chunk(rows, blockRows) {
 			if err := v.check(ctx); err != nil {
 				yield(nil, err)
@@ -392,6 +400,7 @@ func (v *view) Spans(ctx context.Context, q storage.SpanQuery) iter.Seq2[*storag
 				rows = append(rows, i)
 			}
 		}
+		slices.SortStableFunc(rows, func(a, b int) int { return bytes.Compare(all.TraceID[a][:], all.TraceID[b][:]) })
 		rows = inOrder(rows, func(i int) int64 { return all.Start[i] }, q.Order, q.Limit)
 		for some := range slices.Chunk(rows, blockRows) {
 			if err := v.check(ctx); err != nil {

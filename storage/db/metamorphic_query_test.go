@@ -110,6 +110,28 @@ func readLogs(t *testing.T, v storage.View, q storage.LogQuery) []row {
 	return out
 }
 
+// readLines reads the texts of bodies, split or not.
+func readLines(t *testing.T, v storage.View, q storage.LogQuery) []row {
+	t.Helper()
+	var out []row
+	for b, err := range v.Logs(t.Context(), q) {
+		require.NoError(t, err)
+		require.True(t, (b.Body != nil) != (b.Lines != nil), "bodies come in one form")
+		for i := range b.Len() {
+			text := ""
+			if b.Lines != nil {
+				line, err := b.Lines.AppendLine(nil, i)
+				require.NoError(t, err)
+				text = string(line)
+			} else {
+				text = b.Body[i].Text()
+			}
+			out = append(out, row{at: b.Time[i], group: string(b.StreamIf(i)), text: strconv.Quote(text)})
+		}
+	}
+	return out
+}
+
 func resourceText(r *telemetry.Resource) string {
 	if r == nil {
 		return "-"
@@ -133,6 +155,9 @@ func (w *twin) askLogs(t *testing.T, want, got storage.View) {
 	}
 	q.Order, q.Limit, q.Columns = storage.Unordered, 0, storage.LogColumns(w.rng.Uint32())&storage.LogAll
 	compareRows(t, q.Order, readLogs(t, want, q), readLogs(t, got, q), text)
+
+	q.Order, q.Columns, q.Split = storage.Order(w.rng.IntN(3)), storage.LogLines|storage.LogStream, w.rng.IntN(2) == 0
+	compareRows(t, q.Order, readLines(t, want, q), readLines(t, got, q), text)
 
 	ws, err := want.Streams(t.Context(), q)
 	require.NoError(t, err)

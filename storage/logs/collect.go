@@ -1,6 +1,7 @@
 package logs
 
 import (
+	"cmp"
 	"context"
 
 	"github.com/braidobs/braid/storage"
@@ -13,6 +14,8 @@ func Collect(ctx context.Context, sources []Source, s Scan, failed func(src int,
 	if s.Columns&storage.LogLines != 0 {
 		s.Columns = s.Columns&^storage.LogLines | storage.LogBody
 	}
+	wanted := s.Columns
+	s.Columns |= storage.LogStream
 	refs, err := part.Ordered[*storage.LogBlock]{
 		Newest: s.Order == storage.NewestFirst, Limit: s.Limit, Start: s.Start, End: s.End, Sources: len(sources),
 		Bounds: func(src int) (int64, int64) { return sources[src].Bounds() },
@@ -24,6 +27,9 @@ func Collect(ctx context.Context, sources []Source, s Scan, failed func(src int,
 				return nil
 			})
 		},
+		Tie: func(a, b part.Ref[*storage.LogBlock]) int {
+			return cmp.Compare(a.Block.StreamOf(a.Row), b.Block.StreamOf(b.Row))
+		},
 		Failed: failed,
 	}.Collect()
 	if err != nil {
@@ -32,7 +38,7 @@ func Collect(ctx context.Context, sources []Source, s Scan, failed func(src int,
 	out := &storage.LogBlock{}
 	for _, r := range refs {
 		rec := r.Block.Record(r.Row)
-		out.Append(r.Block.StreamIf(r.Row), r.Block.ResourceOf(r.Row), &rec, s.Columns)
+		out.Append(r.Block.StreamIf(r.Row), r.Block.ResourceOf(r.Row), &rec, wanted)
 	}
 	return out, nil
 }

@@ -85,6 +85,8 @@ type Ordered[B any] struct {
 	// which rows of the same time are ordered. What emit returns are the bounds from then on: with a limit, they close
 	// in on what can still be part of the answer.
 	Scan func(src int, start, end int64, emit func(block B, times []int64, seq func(row int) int64) (start, end int64)) error
+	// Tie, when not nil, orders rows of the same time before their places do, so that merges do not change it.
+	Tie func(a, b Ref[B]) int
 	// Failed handles the error of a scan; nil goes on with the other sources.
 	Failed func(src int, err error) error
 }
@@ -109,7 +111,11 @@ func (o Ordered[B]) Collect() ([]Ref[B], error) {
 	var refs []Ref[B]
 	cut := func() {
 		slices.SortFunc(refs, func(a, b Ref[B]) int {
-			c := cmp.Or(cmp.Compare(a.time, b.time), cmp.Compare(a.src, b.src), cmp.Compare(a.seq, b.seq))
+			c := cmp.Compare(a.time, b.time)
+			if c == 0 && o.Tie != nil {
+				c = o.Tie(a, b)
+			}
+			c = cmp.Or(c, cmp.Compare(a.src, b.src), cmp.Compare(a.seq, b.seq))
 			if o.Newest {
 				return -c
 			}

@@ -1,6 +1,7 @@
 package traces
 
 import (
+	"bytes"
 	"context"
 
 	"github.com/braidobs/braid/storage"
@@ -23,6 +24,9 @@ func Collect(ctx context.Context, sources []Source, q storage.SpanQuery, masks [
 				scan.Start, scan.End = emit(b, b.Start, func(i int) int64 { return first + int64(i) })
 				return nil
 			})
+		},
+		Tie: func(a, b part.Ref[*storage.SpanBlock]) int {
+			return bytes.Compare(a.Block.TraceID[a.Row][:], b.Block.TraceID[b.Row][:])
 		},
 		Failed: failed,
 	}.Collect()
