@@ -3,7 +3,6 @@ package lines
 import (
 	"encoding/binary"
 	"fmt"
-	"sync"
 	"unsafe"
 
 	"github.com/klauspost/compress/zstd"
@@ -35,9 +34,9 @@ type Block struct {
 	rowOf   []uint32
 	times   func() ([]int64, error)
 
-	smallRaw  int
-	smallPack []byte // the small columns, compressed unless it has smallRaw bytes
-	small     func() ([]byte, error)
+	groups []blockGroup
+	spare  []uint32 // see codes
+	zero   []uint32 // see zeros
 }
 
 // blockShape is the lines of a block with one template.
@@ -54,9 +53,17 @@ type blockColumn struct {
 	mask   byte // classes of its bytes
 	top    int  // length of the longest text
 	size   int  // of the body
-	at     int  // in the small ones, or -1
+	at     int  // in its group, or -1
+	group  int
 	packed []byte
 	values *values
+}
+
+// blockGroup is small columns that are compressed together, unless packed has as many bytes as they have.
+type blockGroup struct {
+	size   int
+	packed []byte
+	body   []byte // once needed
 }
 
 // Open opens a block whose template numbers index templates. times is asked for the times of all rows when the first
@@ -86,24 +93,34 @@ func (d *Decoder) Open(b []byte, templates []*storage.Template, times func() ([]
 		r.fail()
 	}
 	blk.raw = r.b
-	dirLen, smallRaw, smallPacked := r.uvarint(MaxBytes), r.uvarint(MaxBytes), r.uvarint(MaxBytes)
+	dirLen := r.uvarint(MaxBytes)
+	blk.groups = make([]blockGroup, r.uvarint(maxGroups))
+	places := make([]int, 2*len(blk.groups)) // bytes compressed, and where the next column is
+	for i := range blk.groups {
+		g := &blk.groups[i]
+		g.size, places[2*i] = r.uvarint(MaxBytes), r.uvarint(MaxBytes)
+		if places[2*i] == 0 {
+			places[2*i] = g.size
+		}
+	}
 	dir := &reader{b: r.take(dirLen)}
 	if r.err != nil || 3*gaps > dirLen {
 		return nil, ErrCorrupt
 	}
-	blk.smallRaw = smallRaw
-	if smallPacked == 0 {
-		smallPacked = smallRaw
+	for i := range blk.groups {
+		blk.groups[i].packed = r.take(places[2*i])
 	}
-	blk.smallPack = r.take(smallPacked)
-	blk.small = sync.OnceValues(func() ([]byte, error) { return d.decompress(blk.smallPack, blk.smallRaw) })
-	at := 0
 	place := func(c *blockColumn) {
 		size := dir.uvarint(2*MaxBytes + 1)
 		c.size = size >> 1
 		if size&1 == 0 {
-			c.at = at
-			at += c.size
+			if c.group = int(dir.byte()); c.group >= len(blk.groups) {
+				dir.fail()
+				return
+			}
+			next := &places[2*c.group+1]
+			c.at = *next
+			*next += c.size
 			return
 		}
 		c.at = -1
@@ -126,7 +143,12 @@ func (d *Decoder) Open(b []byte, templates []*storage.Template, times func() ([]
 			place(c)
 		}
 	}
-	if r.err != nil || dir.err != nil || len(r.b) > 0 || len(dir.b) > 0 || at != smallRaw {
+	for i := range blk.groups {
+		if places[2*i+1] != blk.groups[i].size {
+			return nil, ErrCorrupt
+		}
+	}
+	if r.err != nil || dir.err != nil || len(r.b) > 0 || len(dir.b) > 0 {
 		return nil, ErrCorrupt
 	}
 	return blk, blk.number(n, &codes)
@@ -198,11 +220,15 @@ func (b *Block) body(c *blockColumn) ([]byte, error) {
 	if c.at < 0 {
 		return b.dec.decompress(c.packed, c.size)
 	}
-	small, err := b.small()
-	if err != nil {
-		return nil, err
+	g := &b.groups[c.group]
+	if g.body == nil {
+		body, err := b.dec.decompress(g.packed, g.size)
+		if err != nil {
+			return nil, err
+		}
+		g.body = body
 	}
-	return small[c.at : c.at+c.size], nil
+	return g.body[c.at : c.at+c.size], nil
 }
 
 // values returns a column, decoded.
@@ -215,8 +241,29 @@ func (b *Block) values(s *blockShape, gap int) (*values, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.values, err = unpack(body, &columnIn{n: s.count, rows: func() []uint32 { return b.rowsOf(s) }, times: b.times})
+	c.values, err = unpack(body, &columnIn{
+		n: s.count, rows: func() []uint32 { return b.rowsOf(s) }, times: b.times,
+		codes: func() []uint32 { return b.codes(s.count) }, zeros: func() []uint32 { return b.zeros(s.count) },
+	})
 	return c.values, err
+}
+
+// codes returns n numbers, cut from a larger piece of memory: shapes are many and mostly small.
+func (b *Block) codes(n int) []uint32 {
+	if len(b.spare) < n {
+		b.spare = make([]uint32, max(n, min(len(b.shapeOf), 2048)))
+	}
+	out := b.spare[:n:n]
+	b.spare = b.spare[n:]
+	return out
+}
+
+// zeros returns n zeros that must not be changed.
+func (b *Block) zeros(n int) []uint32 {
+	if len(b.zero) < n {
+		b.zero = make([]uint32, n)
+	}
+	return b.zero[:n:n]
 }
 
 // rowsOf returns the rows of the block that the rows of a shape are.

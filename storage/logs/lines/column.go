@@ -462,6 +462,8 @@ type columnIn struct {
 	n     int
 	rows  func() []uint32         // the rows of the block that the column's rows are
 	times func() ([]int64, error) // of all rows of the block
+	codes func() []uint32         // n numbers, for codes
+	zeros func() []uint32         // n zeros, shared
 }
 
 // unpack decodes a column.
@@ -470,11 +472,12 @@ func unpack(body []byte, in *columnIn) (*values, error) {
 	v := &values{n: in.n}
 	switch r.byte() {
 	case encConst:
-		v.Dict, v.Code = []string{string(r.take(len(r.b)))}, make([]uint32, in.n)
+		v.Dict, v.Code = []string{string(r.take(len(r.b)))}, in.zeros()
 	case encDict:
 		n := r.uvarint(in.n)
 		v.Dict, v.text = r.texts(n)
-		v.Code = r.codes(in.n, n)
+		v.Code = in.codes()
+		r.codes(v.Code, n)
 	case encInts:
 		v.Ints = r.ints(in.n)
 	case encDecimal:
@@ -651,7 +654,7 @@ func (r *reader) numbers(v *values) {
 	}
 	codes := make([]uint32, v.n)
 	if n > 1 {
-		codes = r.codes(v.n, n)
+		r.codes(codes, n)
 	}
 	if r.err != nil {
 		return

@@ -3,6 +3,7 @@ package lines
 import (
 	"encoding/binary"
 	"fmt"
+	"strings"
 
 	"github.com/klauspost/compress/zstd"
 
@@ -47,7 +48,34 @@ type Encoder struct {
 	scratch []byte
 
 	dir, small, large, out []byte
+	placed                 []placedColumn
+	groups                 []group
+	groupOf                map[string]int // by key of placedColumn
 }
+
+// placedColumn is a column of the block being written.
+type placedColumn struct {
+	key    string // small ones with one key are alike: the end of the text before the gap
+	mask   byte
+	top    int
+	size   int
+	at     int // in small, or -1
+	packed int // large: compressed length, 0 when it is stored as it is
+}
+
+// group is small columns that are compressed together.
+type group struct {
+	size   int
+	number int // among those that are large enough to stand alone, from 1 on; 0 is the rest
+	b      []byte
+}
+
+// Limits of groups of small columns.
+const (
+	groupKey  = 12 // bytes before the gap that tell the group
+	groupSize = 768
+	maxGroups = 256
+)
 
 // shapeRows is the lines of the block being written that have one template.
 type shapeRows struct {
@@ -70,7 +98,7 @@ func NewEncoder(dict *Dict) *Encoder {
 	}
 	return &Encoder{
 		dict: dict, split: newSplitter(), pack: newPacker(), zstd: z,
-		fresh: make(map[string]*shapeRows), copied: make(map[*storage.Template]*shapeRows),
+		groupOf: make(map[string]int), fresh: make(map[string]*shapeRows), copied: make(map[*storage.Template]*shapeRows),
 	}
 }
 
@@ -253,7 +281,7 @@ func (sh *shapeRows) line(row int) string {
 func (e *Encoder) Append(dst []byte) []byte {
 	e.words.reset()
 	e.settle()
-	e.dir, e.small, e.large = e.dir[:0], e.small[:0], e.large[:0]
+	e.dir, e.small, e.large, e.placed = e.dir[:0], e.small[:0], e.large[:0], e.placed[:0]
 	kept := make([]uint32, len(e.shapes))
 	n := 0
 	for i, sh := range e.shapes {
@@ -277,30 +305,91 @@ func (e *Encoder) Append(dst []byte) []byte {
 	}
 	if n > 1 {
 		e.scratch = appendCodes(e.scratch[:0], e.shapeOf, n)
-		e.column(e.scratch, true)
+		e.column(placedColumn{}, e.scratch, true)
 	}
 	for _, sh := range e.shapes {
 		if sh.drop || len(sh.rows) == 0 {
 			continue
 		}
+		rest := sh.key
 		for gap, kind := range sh.gaps {
 			vals := sh.cols[gap]
 			enc := e.pack.pack(kind, vals, sh.rows, e.times)
-			mask, top := e.describe(enc, vals)
-			e.dir = binary.AppendUvarint(append(e.dir, mask), uint64(top))
-			e.column(e.pack.body, enc != encHex)
+			var c placedColumn
+			i := strings.IndexByte(rest, gapMark)
+			c.key, rest = rest[max(0, i-groupKey):i], rest[i+2:]
+			c.mask, c.top = e.describe(enc, vals)
+			e.column(c, e.pack.body, enc != encHex)
 		}
 	}
-	small := e.compress(e.small)
-	dst = binary.AppendUvarint(dst, uint64(len(e.dir)))
-	dst = binary.AppendUvarint(dst, uint64(len(e.small)))
-	dst = binary.AppendUvarint(dst, uint64(len(small)))
-	if len(small) == 0 {
-		small = e.small
-	}
-	dst = append(append(append(dst, e.dir...), small...), e.large...)
+	dst = append(e.appendSmall(dst, n > 1), e.large...)
 	e.reset()
 	return dst
+}
+
+// appendSmall appends the directory and the groups of small columns.
+func (e *Encoder) appendSmall(dst []byte, codes bool) []byte {
+	clear(e.groupOf)
+	groups := append(e.groups[:0], group{})
+	for _, c := range e.placed {
+		if c.at < 0 {
+			continue
+		}
+		g, ok := e.groupOf[c.key]
+		if !ok {
+			g = len(groups)
+			e.groupOf[c.key] = g
+			if g < cap(groups) {
+				groups = groups[:g+1]
+				groups[g] = group{b: groups[g].b[:0]}
+			} else {
+				groups = append(groups, group{})
+			}
+		}
+		groups[g].size += c.size
+	}
+	e.groups = groups
+	groups[0].b = groups[0].b[:0]
+	count := 1
+	for i := 1; i < len(groups); i++ {
+		if groups[i].size >= groupSize && count < maxGroups {
+			groups[i].number = count
+			count++
+		}
+	}
+	for i, c := range e.placed {
+		if i > 0 || !codes {
+			e.dir = binary.AppendUvarint(append(e.dir, c.mask), uint64(c.top))
+		}
+		if c.at < 0 {
+			e.dir = binary.AppendUvarint(e.dir, uint64(c.size)<<1|1)
+			e.dir = binary.AppendUvarint(e.dir, uint64(c.packed))
+			continue
+		}
+		g := &groups[e.groupOf[c.key]]
+		e.dir = append(binary.AppendUvarint(e.dir, uint64(c.size)<<1), byte(g.number))
+		if g.number == 0 {
+			g = &groups[0]
+		}
+		g.b = append(g.b, e.small[c.at:c.at+c.size]...)
+	}
+	dst = binary.AppendUvarint(dst, uint64(len(e.dir)))
+	dst = binary.AppendUvarint(dst, uint64(count))
+	e.scratch = e.scratch[:0]
+	for i := range groups {
+		g := &groups[i]
+		if i > 0 && g.number == 0 {
+			continue
+		}
+		small := e.compress(g.b)
+		dst = binary.AppendUvarint(dst, uint64(len(g.b)))
+		dst = binary.AppendUvarint(dst, uint64(len(small)))
+		if len(small) == 0 {
+			small = g.b
+		}
+		e.scratch = append(e.scratch, small...)
+	}
+	return append(append(dst, e.dir...), e.scratch...)
 }
 
 // describe returns the classes of the bytes of a column and the length of its longest text, and collects its words.
@@ -322,23 +411,23 @@ func (e *Encoder) describe(enc byte, vals []string) (mask byte, top int) {
 	return mask, top
 }
 
-// column appends the body of a column to small or large, and its place to dir.
-func (e *Encoder) column(body []byte, compress bool) {
+// column adds the body of a column to small or large.
+func (e *Encoder) column(c placedColumn, body []byte, compress bool) {
+	c.size = len(body)
 	if len(body) < largeColumn {
-		e.dir = binary.AppendUvarint(e.dir, uint64(len(body))<<1)
+		c.at = len(e.small)
 		e.small = append(e.small, body...)
+		e.placed = append(e.placed, c)
 		return
 	}
-	e.dir = binary.AppendUvarint(e.dir, uint64(len(body))<<1|1)
+	c.at = -1
 	if compress {
 		if packed := e.compress(body); len(packed) > 0 {
-			e.dir = binary.AppendUvarint(e.dir, uint64(len(packed)))
-			e.large = append(e.large, packed...)
-			return
+			body, c.packed = packed, len(packed)
 		}
 	}
-	e.dir = binary.AppendUvarint(e.dir, 0)
 	e.large = append(e.large, body...)
+	e.placed = append(e.placed, c)
 }
 
 // compress returns b compressed, or nothing when that is of no use and b is to be stored as it is.
@@ -380,6 +469,8 @@ func (e *Encoder) reset() {
 	}
 	clear(e.fresh)
 	clear(e.copied)
+	clear(e.placed)
+	clear(e.groupOf)
 	clear(e.pack.entries)
 	clear(e.split.vars)
 	e.pack.entries = e.pack.entries[:0]

@@ -206,29 +206,30 @@ func appendCodes(dst []byte, codes []uint32, n int) []byte {
 	return dst
 }
 
-// codes reads rows numbers below n.
-func (r *reader) codes(rows, n int) []uint32 {
+// codes reads numbers below n into out.
+func (r *reader) codes(out []uint32, n int) {
+	rows := len(out)
 	planes := 1
 	if n > 1<<8 {
 		planes++
 	}
 	b := r.take(planes * rows)
 	if r.err != nil {
-		return nil
+		return
 	}
-	out := make([]uint32, rows)
 	top := uint32(0)
-	for i := range out {
-		c := uint32(b[i])
-		if planes > 1 {
-			c |= uint32(b[rows+i]) << 8
+	if planes == 1 {
+		for i, c := range b {
+			out[i] = uint32(c)
+			top = max(top, uint32(c))
 		}
-		out[i] = c
-		top = max(top, c)
+	} else {
+		for i, c := range b[:rows] {
+			out[i] = uint32(c) | uint32(b[rows+i])<<8
+			top = max(top, out[i])
+		}
 	}
 	if rows > 0 && int(top) >= n {
 		r.fail()
-		return nil
 	}
-	return out
 }
