@@ -309,7 +309,7 @@ func writeGoldenParts(t *testing.T) {
 	walk(t, disk, "data/blobs/parts", func(name string) {
 		b, err := vfs.ReadFile(disk, name, 1<<30)
 		require.NoError(t, err)
-		if signal := strings.Split(name, "/")[3]; signal == storage.Metrics.String() {
+		if signal := strings.Split(name, "/")[3]; signal != storage.Traces.String() {
 			keep(t, filepath.Join(currentParts, signal+".part"), b)
 		}
 	})
@@ -329,8 +329,8 @@ func TestGoldenParts(t *testing.T) {
 		writeGoldenParts(t)
 	}
 	want := goldenBatch()
-	file := func(s storage.Signal) *part.Part {
-		b, err := os.ReadFile(fmt.Sprintf("%s/%s.part", goldenParts, s))
+	file := func(dir string, s storage.Signal) *part.Part {
+		b, err := os.ReadFile(fmt.Sprintf("%s/%s.part", dir, s))
 		require.NoError(t, err)
 		p, err := openBytes(b)
 		require.NoError(t, err)
@@ -340,17 +340,26 @@ func TestGoldenParts(t *testing.T) {
 	}
 	var got telemetry.Batch
 	got.Tenant, got.Resource, got.Stream = want.Tenant, want.Resource, want.Stream
-	lp := logs.OpenPart(file(storage.Logs), 1, math.MinInt64, math.MaxInt64)
-	lq := storage.LogQuery{Start: math.MinInt64, End: math.MaxInt64, Columns: storage.LogAll}
-	require.NoError(t, lp.Scan(t.Context(), &logs.Scan{LogQuery: lq, Decoder: lines.NewDecoder()}, func(b logs.Rows) error {
-		for i := range b.Len() {
-			require.Equal(t, want.Stream, b.StreamOf(i))
-			require.Equal(t, want.Resource, b.ResourceOf(i))
-			got.Logs = append(got.Logs, b.Record(i))
+	for _, dir := range []string{goldenParts, currentParts} {
+		got.Logs = nil
+		lp := logs.OpenPart(file(dir, storage.Logs), 1, math.MinInt64, math.MaxInt64)
+		lq := storage.LogQuery{Start: math.MinInt64, End: math.MaxInt64, Columns: storage.LogAll}
+		require.NoError(t, lp.Scan(t.Context(), &logs.Scan{LogQuery: lq, Decoder: lines.NewDecoder()}, func(b logs.Rows) error {
+			for i := range b.Len() {
+				require.Equal(t, want.Stream, b.StreamOf(i))
+				require.Equal(t, want.Resource, b.ResourceOf(i))
+				got.Logs = append(got.Logs, b.Record(i))
+			}
+			return nil
+		}))
+		require.Len(t, got.Logs, len(want.Logs))
+		for i := range want.Logs { // equal scopes are one in a batch
+			require.Equal(t, want.Logs[i].Scope, got.Logs[i].Scope)
+			got.Logs[i].Scope = want.Logs[i].Scope
 		}
-		return nil
-	}))
-	tp := traces.OpenPart(file(storage.Traces), 1, math.MinInt64, math.MaxInt64)
+		require.Equal(t, want.Logs, got.Logs, dir)
+	}
+	tp := traces.OpenPart(file(goldenParts, storage.Traces), 1, math.MinInt64, math.MaxInt64)
 	tq := storage.SpanQuery{Start: math.MinInt64, End: math.MaxInt64, Columns: storage.SpanAll}
 	require.NoError(t, tp.Scan(t.Context(), &tq, nil, func(b *storage.SpanBlock) error {
 		for i := range b.Len() {
@@ -399,14 +408,9 @@ func TestGoldenParts(t *testing.T) {
 		}
 	}
 	require.Len(t, got.Spans, len(want.Spans))
-	require.Len(t, got.Logs, len(want.Logs))
 	for i := range want.Spans { // equal scopes are one in a batch
 		require.Equal(t, want.Spans[i].Scope, got.Spans[i].Scope)
 		got.Spans[i].Scope = want.Spans[i].Scope
-	}
-	for i := range want.Logs {
-		require.Equal(t, want.Logs[i].Scope, got.Logs[i].Scope)
-		got.Logs[i].Scope = want.Logs[i].Scope
 	}
 	require.Equal(t, telemetry.AppendBatch(nil, &want), telemetry.AppendBatch(nil, &got))
 }
@@ -420,13 +424,24 @@ func scanEverything(t *testing.T, p *part.Part) {
 			require.ErrorIs(t, err, part.ErrCorrupt)
 		}
 	}
-	masks := []storage.Predicate{nil, storage.TraceIn{traceID(1), {}}, storage.StreamMatch{labels.MustNewMatcher(labels.MatchEqual, "service_name", "shop")}}
+	masks := []storage.Predicate{nil, storage.LineContains("ine 1"), storage.AttrMatch{M: labels.MustNewMatcher(labels.MatchEqual, "a", "b")}, storage.TraceIn{traceID(1), {}}, storage.StreamMatch{labels.MustNewMatcher(labels.MatchEqual, "service_name", "shop")}}
 	lp := logs.OpenPart(p, 1, math.MinInt64, math.MaxInt64)
 	tp := traces.OpenPart(p, 1, math.MinInt64, math.MaxInt64)
 	for _, where := range masks {
 		lq := storage.LogQuery{Start: math.MinInt64, End: math.MaxInt64, Columns: storage.LogAll, Where: where}
 		_, err := logs.Collect(ctx, []logs.Source{lp}, logs.Scan{LogQuery: lq, Decoder: lines.NewDecoder()}, func(_ int, err error) error { return err })
 		corrupt(err)
+		lq.Columns = storage.LogLines
+		corrupt(lp.Scan(ctx, &logs.Scan{LogQuery: lq, Decoder: lines.NewDecoder()}, func(r logs.Rows) error {
+			for i := range r.Len() {
+				if r.Lines != nil {
+					if _, err := r.Lines.AppendLine(nil, i); err != nil {
+						return fmt.Errorf("%w: %w", part.ErrCorrupt, err)
+					}
+				}
+			}
+			return nil
+		}))
 		corrupt(lp.Streams(ctx, &logs.Scan{LogQuery: lq, Decoder: lines.NewDecoder()}, func(telemetry.LabelSet) {}))
 		tq := storage.SpanQuery{Start: math.MinInt64, End: math.MaxInt64, Columns: storage.SpanAll, Where: where, Order: storage.NewestFirst, Limit: 1}
 		_, err = traces.Collect(ctx, []traces.Source{tp}, tq, nil, func(_ int, err error) error { return err })

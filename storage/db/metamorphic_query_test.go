@@ -116,7 +116,7 @@ func readLines(t *testing.T, v storage.View, q storage.LogQuery) []row {
 	var out []row
 	for b, err := range v.Logs(t.Context(), q) {
 		require.NoError(t, err)
-		require.True(t, (b.Body != nil) != (b.Lines != nil), "bodies come in one form")
+		require.NotEqual(t, b.Body != nil, b.Lines != nil, "bodies come in one form")
 		for i := range b.Len() {
 			text := ""
 			if b.Lines != nil {

@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -120,7 +121,7 @@ func (w *world) line(at time.Time, trace telemetry.TraceID, span telemetry.SpanI
 	case 5:
 		return some(r, []string{"", "\x00", "panic: \xff\xfe", "\tat com.shop.Main(Main.java:12)", "ünïcödé 12", strings.Repeat("long ", 300), "007 08 9", `{"a":`, "\x11\x12"})
 	case 6:
-		return "needle" + fmt.Sprint(r.IntN(40)) + "x"
+		return "needle" + strconv.Itoa(r.IntN(40)) + "x"
 	default:
 		return fmt.Sprintf("user %d logged in from 192.168.%d.%d session %s", r.IntN(1000), r.IntN(256), r.IntN(256), hex.EncodeToString([]byte{byte(r.Uint32()), byte(r.Uint32()), byte(r.Uint32())}))
 	}
@@ -234,6 +235,8 @@ func (w *world) where(depth int) storage.Predicate {
 	}
 }
 
+func stamp(t int64) string { return strconv.FormatInt(t, 10) }
+
 func show(stream telemetry.LabelSet, res *telemetry.Resource, r *telemetry.LogRecord) string {
 	id := "-"
 	if res != nil {
@@ -265,7 +268,7 @@ func (w *world) want(q *storage.LogQuery, hidden func(r *worldRow) bool) []strin
 	out := []string{}
 	for _, i := range idx {
 		r := &w.rows[i]
-		out = append(out, fmt.Sprint(r.rec.Time)+" "+show(r.stream, r.res, &r.rec))
+		out = append(out, stamp(r.rec.Time)+" "+show(r.stream, r.res, &r.rec))
 	}
 	return out
 }
@@ -350,7 +353,7 @@ func (w *world) collect(sources []logs.Source, q storage.LogQuery, masks []logs.
 	out := []string{}
 	for i := range b.Len() {
 		r := b.Record(i)
-		out = append(out, fmt.Sprint(r.Time)+" "+show(b.StreamOf(i), b.ResourceOf(i), &r))
+		out = append(out, stamp(r.Time)+" "+show(b.StreamOf(i), b.ResourceOf(i), &r))
 	}
 	return out
 }
@@ -376,7 +379,7 @@ func (w *world) scan(sources []logs.Source, q storage.LogQuery, masks []logs.Mas
 						}
 					}
 				}
-				out = append(out, fmt.Sprint(r.Time)+" "+show(b.StreamOf(i), b.ResourceOf(i), &r))
+				out = append(out, stamp(r.Time)+" "+show(b.StreamOf(i), b.ResourceOf(i), &r))
 			}
 			return nil
 		}))
