@@ -77,6 +77,31 @@ func BenchmarkContains(b *testing.B) {
 	}
 }
 
+// BenchmarkNeedle works out what a needle means for 5,000 templates.
+func BenchmarkNeedle(b *testing.B) {
+	dict := lines.NewDict()
+	e := lines.NewEncoder(dict)
+	for i := 0; len(dict.Templates()) < benchRows; i++ {
+		r := generate("text", uint64(i), 1000)
+		for k := range r.lines {
+			r.lines[k] += ` took 12ms for user="u1" trace=0123456789abcdef code=17`
+		}
+		r.lines, r.times = append(r.lines, r.lines...), append(r.times, r.times...)
+		encode(e, r)
+	}
+	templates := templatesOf(b, dict)
+	for _, text := range []string{"zqnabsent1", "00f067aa0ba902b74bf92f3577b34da6", "upstream"} {
+		b.Run(text, func(b *testing.B) {
+			for b.Loop() {
+				n := lines.NewNeedle(text, templates)
+				for i := range templates {
+					n.CanContain(i)
+				}
+			}
+		})
+	}
+}
+
 // BenchmarkIndex asks the index of 126 blocks.
 func BenchmarkIndex(b *testing.B) {
 	var blocks []*rows

@@ -288,13 +288,10 @@ func (n *Needle) query() *query {
 			q.texts = append(q.texts, h)
 			continue
 		}
+		if p.inside && q.inside == nil {
+			q.inside = n.piece(n.in(0))
+		}
 		for _, w := range p.ways {
-			if len(w) == 1 && w[0].mode == inside {
-				if q.inside == nil {
-					q.inside = n.piece(w[0])
-				}
-				continue
-			}
 			qw := queryWay{template: h}
 			for _, pt := range w {
 				pt.gap = 0

@@ -1,6 +1,7 @@
 package lines
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/braidobs/braid/storage"
@@ -18,14 +19,18 @@ type Needle struct {
 	text      string
 	class     [256]byte
 	templates []*storage.Template
-	plans     []*plan // by number of template; nil until worked out
+	plans     []*plan  // by number of template; nil until worked out
+	simple    [2]*plan // nowhere, and inside
+	spare     plan
 	asked     *query
+	prefix    [storage.GapTime + 1]int // how many bytes of the text a variable of each kind may begin with
 }
 
 // plan says how lines of a template can contain a needle.
 type plan struct {
 	always  bool // in the text of the template
 	rebuild bool // there are too many ways
+	inside  bool // in a variable of a kind that may hold all of it
 	ways    []way
 }
 
@@ -52,19 +57,47 @@ const (
 
 // NewNeedle returns a needle for a part with these templates.
 func NewNeedle(text string, templates []*storage.Template) *Needle {
-	return &Needle{text: text, class: classTable(), templates: templates, plans: make([]*plan, len(templates))}
+	n := &Needle{text: text, class: classTable(), templates: templates, plans: make([]*plan, len(templates))}
+	for kind := range n.prefix {
+		for n.prefix[kind] < len(text) && allows(storage.Gap(kind), text[n.prefix[kind]], &n.class) {
+			n.prefix[kind]++
+		}
+	}
+	return n
+}
+
+// in returns the part for the needle in the variable of a gap.
+func (n *Needle) in(gap int) part {
+	p := part{gap: gap, mode: inside, text: n.text}
+	for i := range len(n.text) {
+		p.mask |= n.class[n.text[i]]
+	}
+	return p
 }
 
 // CanContain says whether lines of a template can contain the needle, by the number of the template.
 func (n *Needle) CanContain(template int) bool {
 	p := n.plan(template)
-	return p.always || p.rebuild || len(p.ways) > 0
+	return p.always || p.rebuild || p.inside || len(p.ways) > 0
 }
 
 func (n *Needle) plan(template int) *plan {
 	p := n.plans[template]
 	if p == nil {
 		p = n.work(n.templates[template])
+		if !p.always && !p.rebuild && len(p.ways) == 0 { // most are so: they share one
+			if n.simple[0] == nil {
+				n.simple = [2]*plan{{}, {inside: true}}
+			}
+			if p.inside {
+				p = n.simple[1]
+			} else {
+				p = n.simple[0]
+			}
+		} else {
+			own := *p
+			p = &own
+		}
 		n.plans[template] = p
 	}
 	return p
@@ -79,34 +112,41 @@ type planner struct {
 	steps int
 }
 
+// work works out the plan of a template. It is valid until the next call.
 func (n *Needle) work(t *storage.Template) *plan {
-	w := planner{n: n, t: t, p: &plan{}}
+	p := &n.spare
+	*p = plan{}
+	w := planner{n: n, t: t, p: p}
 	for _, text := range t.Text {
 		if strings.Contains(text, n.text) {
-			w.p.always = true
-			return w.p
+			p.always = true
+			return p
 		}
 	}
 	for g, kind := range t.Gaps {
 		// It begins in the text before the gap ...
 		text := t.Text[g]
 		for m := min(len(text), len(n.text)-1); m >= 1; m-- {
-			if strings.HasSuffix(text, n.text[:m]) {
+			if n.text[m-1] == text[len(text)-1] && strings.HasSuffix(text, n.text[:m]) {
 				w.begin(g, n.text[m:])
 			}
 		}
 		// ... or in the variable.
-		if n.fits(kind, n.text) {
-			w.found(part{gap: g, mode: inside, text: n.text})
+		p.inside = p.inside || n.prefix[kind] == len(n.text)
+		behind := t.Text[g+1]
+		if behind != "" && strings.IndexByte(n.text[min(1, len(n.text)):min(n.prefix[kind]+1, len(n.text))], behind[0]) < 0 {
+			continue
 		}
-		for m := 1; m < len(n.text) && allows(kind, n.text[m-1], &n.class); m++ {
-			w.text(part{gap: g, mode: atEnd, text: n.text[:m]}, n.text[m:])
+		for m := 1; m < len(n.text) && m <= n.prefix[kind]; m++ {
+			if behind == "" || behind[0] == n.text[m] {
+				w.text(part{gap: g, mode: atEnd, text: n.text[:m]}, n.text[m:])
+			}
 		}
 	}
-	if w.p.rebuild {
-		w.p.ways = nil
+	if p.rebuild {
+		p.ways = nil
 	}
-	return w.p
+	return p
 }
 
 // begin goes on at the start of the variable of a gap.
@@ -209,7 +249,7 @@ func (b *Block) Contains(n *Needle, keep Set) error {
 			}
 			continue
 		}
-		hits, err := b.hits(s, p)
+		hits, err := b.hits(n, s, p)
 		if err != nil {
 			return err
 		}
@@ -241,10 +281,19 @@ func (b *Block) rebuilt(text string, rows []uint32, keep Set) error {
 }
 
 // hits says for each row of a shape whether one of the ways holds; nil is none.
-func (b *Block) hits(s *blockShape, p *plan) ([]bool, error) {
+func (b *Block) hits(n *Needle, s *blockShape, p *plan) ([]bool, error) {
 	var hits []bool
+	ways := p.ways
+	if p.inside {
+		ways = slices.Clone(ways)
+		for gap, kind := range s.template.Gaps {
+			if n.prefix[kind] == len(n.text) {
+				ways = append(ways, way{n.in(gap)})
+			}
+		}
+	}
 next:
-	for _, w := range p.ways {
+	for _, w := range ways {
 		for _, q := range w {
 			c := &s.cols[q.gap]
 			if q.mask&^c.mask != 0 || len(q.text) > c.top {
