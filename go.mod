@@ -4,6 +4,7 @@ go 1.26.5
 
 require (
 	github.com/VictoriaMetrics/fastcache v1.13.0
+	github.com/coder/websocket v1.8.15
 	github.com/dgraph-io/badger/v4 v4.9.6
 	github.com/google/uuid v1.6.0
 	github.com/grafana/grafana-plugin-sdk-go v0.298.0

@@ -33,7 +33,6 @@ import (
 	"github.com/braidobs/braid/internal/selfobs"
 	"github.com/braidobs/braid/internal/telemetry"
 	"github.com/braidobs/braid/query"
-	"github.com/braidobs/braid/query/api/loki"
 	"github.com/braidobs/braid/query/api/tempo"
 	"github.com/braidobs/braid/storage"
 	"github.com/braidobs/braid/storage/blob/dir"
@@ -221,7 +220,7 @@ func (a *App) assemble(context.Context) error {
 		return fmt.Errorf("scraper: %w", err)
 	}
 	a.promAPI(engine, counter, observer).Register(reads)
-	loki.New(loki.Deps{Config: a.cfg.Loki, Reader: a.db, Observer: observer, Errors: a.errs, Now: now, Version: a.opts.Version}).Register(reads)
+	streams := a.lokiAPI(observer, reads)
 	tempo.New(tempo.Deps{Config: a.cfg.Tempo, Reader: a.db, Observer: observer, Errors: a.errs, Now: now}).Register(reads)
 	correlate.NewAPI(correlate.New(a.cfg.Correlate, a.db, now, a.reg), query.Errors(a.errs)).Register(reads)
 	if err := a.assembleAlerting(engine, counter, reads); err != nil { //nolint:contextcheck // evaluations outlive the start
@@ -244,6 +243,10 @@ func (a *App) assemble(context.Context) error {
 	root.Handle("GET /metrics", promhttp.HandlerFor(a.reg, promhttp.HandlerOpts{EnableOpenMetrics: true}))
 	root.HandleFunc("GET /-/healthy", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "Braid is healthy.") })
 	root.HandleFunc("GET /-/ready", a.readiness)
+	root.HandleFunc("GET /ready", a.readiness)
+	root.HandleFunc("GET /config", a.printConfig)
+	root.Handle("/loki/api/v1/tail", streams)
+	root.Handle("/loki/api/v2alpha/tail", streams)
 	root.HandleFunc("GET /{$}", a.root(logs.info))
 	root.HandleFunc("GET /debug/pprof/", pprof.Index)
 	root.HandleFunc("GET /debug/pprof/profile", pprof.Profile)

@@ -10,8 +10,11 @@ import (
 	"github.com/braidobs/braid/ingest/jsonlines"
 	lokipush "github.com/braidobs/braid/ingest/loki"
 	"github.com/braidobs/braid/ingest/syslog"
+	"github.com/braidobs/braid/internal/config"
 	"github.com/braidobs/braid/internal/httpapi"
 	"github.com/braidobs/braid/internal/lifecycle"
+	"github.com/braidobs/braid/query"
+	"github.com/braidobs/braid/query/api/loki"
 )
 
 // logWays are the ways in for logs over HTTP, beside OTLP.
@@ -37,6 +40,31 @@ func (a *App) newLogWays(pipe *ingest.Pipeline) logWays {
 	}
 	a.syslog = syslog.New(a.cfg.Syslog, syslog.Deps{Pipeline: pipe, Now: a.opts.Now, Log: a.log, Metrics: a.reg})
 	return out
+}
+
+// lokiAPI adds the Loki API to the router of queries, and returns the handler of what stays open.
+func (a *App) lokiAPI(observer *query.Observer, reads *httpapi.Router) http.Handler {
+	deps := loki.Deps{
+		Config: a.cfg.Loki, Reader: a.db, Follower: a.db, Observer: observer, Errors: a.errs, Now: a.opts.Now, Version: a.opts.Version,
+	}
+	if a.cfg.Server.AdminAPI {
+		deps.Admin = a.db
+	}
+	api := loki.New(deps)
+	api.Register(reads)
+	// Without what is for answers that end: compression, and limits on how many there are.
+	streams := httpapi.NewRouter(a.http.Requests(), a.http.Recover(httpapi.Query, a.errs), httpapi.Tenant(httpapi.Query, a.errs))
+	api.RegisterStreams(streams)
+	return streams
+}
+
+// printConfig answers with the configuration, without secrets.
+func (a *App) printConfig(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	cfg := a.cfg
+	if err := config.Print(w, &cfg); err != nil {
+		a.log.Debug("configuration was not sent", "err", err)
+	}
 }
 
 // root answers the root of the query port: to a browser with a page, to shippers as Elasticsearch.

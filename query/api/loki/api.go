@@ -1,32 +1,31 @@
-// Package loki serves the HTTP API of Loki for reading logs: queries, labels and series, as Grafana's Loki data
-// source and logcli ask for them. What it understands of LogQL is what package logql does.
+// Package loki serves the HTTP API of Loki for reading logs: queries, labels, series, volumes, patterns, detected fields,
+// tailing and deletes, as Grafana's Loki data source, Logs Drilldown, logcli and loki-canary ask for them. The language is
+// that of package logql.
 //
-//	api := loki.New(loki.Deps{Config: loki.DefaultConfig(), Reader: db, Observer: obs, Errors: errs, Now: time.Now, Version: v})
-//	api.Register(router) // an httpapi.Router with httpapi.Tenant among its middleware
+//	api := loki.New(loki.Deps{Config: loki.DefaultConfig(), Reader: db, Follower: db, Observer: obs, Errors: errs, Now: time.Now, Version: v})
+//	api.Register(router)         // an httpapi.Router with httpapi.Tenant among its middleware
+//	api.RegisterStreams(another) // one without limits for queries that end: tails stay open
 //
-// It reads the tenant from the request's context. Errors are plain text.
+// Beside Loki's there are routes under /api/v1/logs: an export of any number of lines, a search through everything, and
+// the lines around a line. It reads the tenant from the request's context. Errors are plain text.
 package loki
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math"
 	"net/http"
-	"runtime"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/prometheus/common/model"
-	"github.com/prometheus/prometheus/model/labels"
 
 	"github.com/braidobs/braid/internal/config"
 	"github.com/braidobs/braid/internal/httpapi"
-	"github.com/braidobs/braid/internal/telemetry"
 	"github.com/braidobs/braid/query"
 	"github.com/braidobs/braid/query/logql"
-	"github.com/braidobs/braid/query/logql/syntax"
 	"github.com/braidobs/braid/storage"
 )
 
@@ -37,6 +36,9 @@ const (
 	// maxSeconds is how many seconds fit into nanoseconds.
 	maxSeconds = math.MaxInt64 / int64(time.Second)
 
+	// queryTimeout is how long a query may take; exports may take as long as somebody reads them.
+	queryTimeout = 2 * time.Minute
+
 	defaultLines  = 100
 	defaultRange  = time.Hour     // of queries
 	defaultLabels = 6 * time.Hour // of labels and series
@@ -44,7 +46,7 @@ const (
 
 // Config is what an operator can set.
 type Config struct {
-	MaxLines int `yaml:"max_lines" help:"How many log lines one query may return."`
+	MaxLines int `yaml:"max_lines" help:"How many log lines one answer may have; a cursor leads to the next."`
 }
 
 // DefaultConfig allows 5000 lines.
@@ -63,7 +65,9 @@ func (c Config) Validate() error {
 type Deps struct {
 	Config   Config
 	Reader   storage.Reader
-	Observer *query.Observer // nil for none
+	Follower storage.LogFollower // nil: nothing can be tailed
+	Admin    storage.Admin       // nil: deletes are not allowed
+	Observer *query.Observer     // nil for none
 	Errors   httpapi.Errors
 	Now      func() time.Time
 	Version  string // of Braid
@@ -73,293 +77,192 @@ type Deps struct {
 type API struct {
 	Deps
 	errors httpapi.Errors
+	engine logql.Engine
+	tails  chan struct{} // a place for each tail
 }
 
 // New returns the API.
-func New(d Deps) *API { return &API{Deps: d, errors: query.Errors(d.Errors)} }
-
-// Register adds the API's routes.
-func (a *API) Register(rt *httpapi.Router) {
-	for _, route := range []struct {
-		pattern  string
-		language query.Language
-		post     bool
-		f        func(*http.Request) ([]byte, error)
-	}{
-		{"/loki/api/v1/query", query.LogQL, true, a.query},
-		{"/loki/api/v1/query_range", query.LogQL, true, a.queryRange},
-		{"/loki/api/v1/labels", query.Labels, true, a.labelNames},
-		{"/loki/api/v1/label/{name}/values", query.Labels, true, a.labelValues},
-		{"/loki/api/v1/series", query.Labels, true, a.series},
-		{"/loki/api/v1/status/buildinfo", query.Labels, false, a.buildInfo},
-	} {
-		rt.Handle("GET "+route.pattern, a.serve(route.language, route.f))
-		if route.post {
-			rt.Handle("POST "+route.pattern, a.serve(route.language, route.f))
-		}
+func New(d Deps) *API {
+	return &API{
+		Deps: d, errors: query.Errors(d.Errors), tails: make(chan struct{}, maxTails),
+		engine: logql.Engine{Limits: logql.DefaultLimits(), Now: d.Now},
 	}
 }
 
-func (a *API) serve(l query.Language, f func(*http.Request) ([]byte, error)) http.Handler {
+// handler answers a request; no body is 204.
+type handler func(r *http.Request) (body []byte, err error)
+
+// Register adds the API's routes, but for those that stay open.
+func (a *API) Register(rt *httpapi.Router) {
+	const get, post, put, del = http.MethodGet, http.MethodPost, http.MethodPut, http.MethodDelete
+	for _, route := range []struct {
+		path     string
+		language query.Language
+		f        handler
+		methods  []string
+	}{
+		{"query", query.LogQL, a.query, []string{get, post}},
+		{"query_range", query.LogQL, a.queryRange, []string{get, post}},
+		{"labels", query.Labels, a.labelNames, []string{get, post}},
+		{"label", query.Labels, a.labelNames, []string{get, post}},
+		{"label/{name}/values", query.Labels, a.labelValues, []string{get, post}},
+		{"series", query.Labels, a.series, []string{get, post}},
+		{"index/stats", query.Labels, a.indexStats, []string{get, post}},
+		{"index/volume", query.LogQL, a.volume, []string{get, post}},
+		{"index/volume_range", query.LogQL, a.volumeRange, []string{get, post}},
+		{"patterns", query.LogQL, a.patterns, []string{get, post}},
+		{"detected_fields", query.LogQL, a.detectedFields, []string{get, post}},
+		{"detected_field/{name}/values", query.LogQL, a.detectedValues, []string{get, post}},
+		{"detected_labels", query.Labels, a.detectedLabels, []string{get, post}},
+		{"drilldown-limits", query.Labels, a.drilldownLimits, []string{get}},
+		{"format_query", query.Labels, a.formatQuery, []string{get, post}},
+		{"status/buildinfo", query.Labels, a.buildInfo, []string{get}},
+		{"delete", query.Labels, a.remove, []string{post, put}},
+		{"delete", query.Labels, a.removals, []string{get}},
+		{"delete", query.Labels, a.undo, []string{del}},
+	} {
+		for _, m := range route.methods {
+			rt.Handle(m+" /loki/api/v1/"+route.path, a.serve(route.language, route.f))
+		}
+	}
+	rt.Handle("GET /loki/api/v1/rules", http.HandlerFunc(a.noRules))
+	rt.Handle("GET /prometheus/api/v1/rules", fixed(`{"status":"success","data":{"groups":[]}}`))
+	rt.Handle("GET /prometheus/api/v1/alerts", fixed(`{"status":"success","data":{"alerts":[]}}`))
+	rt.Handle("GET /api/v1/logs/search", a.serve(query.LogQL, a.search))
+	rt.Handle("GET /api/v1/logs/context", a.serve(query.LogQL, a.around))
+	rt.Handle("GET /api/v1/logs/export", http.HandlerFunc(a.export))
+}
+
+func fixed(body string) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", contentType)
+		_, _ = w.Write([]byte(body))
+	})
+}
+
+// noRules says, as Loki does, that there are none: those of Braid are in the API of package alerting.
+func (a *API) noRules(w http.ResponseWriter, r *http.Request) {
+	a.errors.Text(w, r, httpapi.Query, httpapi.NotFoundf("no rule groups found"))
+}
+
+const contentType = "application/json; charset=UTF-8"
+
+func (a *API) serve(l query.Language, f handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		ctx, cancel := context.WithTimeout(r.Context(), queryTimeout)
+		defer cancel()
+		r = r.WithContext(ctx)
 		var body []byte
 		err := r.ParseForm()
 		if err != nil {
 			err = httpapi.BadDataf("malformed parameters: %w", err)
 		} else {
-			ctx := r.Context()
-			done := a.Observer.Start(ctx, l, httpapi.TenantFrom(ctx), r.Form.Get("query"))
+			done := a.Observer.Start(ctx, l, httpapi.TenantFrom(ctx), described(r))
 			body, err = f(r)
 			done(err)
 		}
-		if err != nil {
+		switch {
+		case err != nil:
 			a.errors.Text(w, r, httpapi.Query, err)
-			return
+		case body == nil:
+			w.WriteHeader(http.StatusNoContent)
+		default:
+			w.Header().Set("Content-Type", contentType)
+			_, _ = w.Write(body) // the client may be gone
 		}
-		w.Header().Set("Content-Type", "application/json; charset=UTF-8")
-		_, _ = w.Write(body) // the client may be gone
 	})
 }
 
-// queryRange answers with the lines from start up to, but without, end.
-func (a *API) queryRange(r *http.Request) ([]byte, error) {
-	start, end, err := a.timeRange(r, defaultRange)
-	if err != nil {
-		return nil, err
-	}
-	for _, name := range []string{"step", "interval"} { // which matter to metrics only
-		if s := r.Form.Get(name); s != "" {
-			if _, err := parseDuration(s); err != nil {
-				return nil, invalid(name, err)
+// described returns the query as the query log has it: with the tags by which clients say what it is for, as a comment.
+func described(r *http.Request) string {
+	text := r.Form.Get("query")
+	if tags := r.Header.Get("X-Query-Tags"); tags != "" && len(tags) <= 1<<10 {
+		text += " # " + strings.Map(func(c rune) rune {
+			if c < ' ' {
+				return ' '
 			}
-		}
+			return c
+		}, tags)
 	}
-	q, err := logql.Parse(r.Form.Get("query"))
-	if err != nil {
-		return nil, err
-	}
-	if q.Kind() != syntax.Lines {
-		return nil, httpapi.BadDataf("parse error at line 1, col 1: range queries for numbers are not supported yet; ask for it as an instant query")
-	}
-	return a.streams(r, q, start, end)
+	return text
 }
 
-// query answers an instant query: a constant, or the lines of the hour up to its time.
-func (a *API) query(r *http.Request) ([]byte, error) {
-	at := a.Now().UnixNano()
-	if s := r.Form.Get("time"); s != "" {
-		var err error
-		if at, err = parseTime(s); err != nil {
-			return nil, invalid("time", err)
-		}
-	}
-	q, err := logql.Parse(r.Form.Get("query"))
-	if err != nil {
-		return nil, err
-	}
-	if q.Kind() != syntax.Lines {
-		return a.number(r, q, at)
-	}
-	return a.streams(r, q, at-int64(defaultRange), at+1)
-}
-
-// number answers a query for one number.
-func (a *API) number(r *http.Request, q logql.Expr, at int64) ([]byte, error) {
-	ctx := r.Context()
+// view calls f with a view of the store.
+func (a *API) view(ctx context.Context, f func(v storage.View) error) error {
 	v, err := a.Reader.View(ctx, 0)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer func() { _ = v.Close() }()
-	eng := logql.Engine{Limits: logql.DefaultLimits(), Now: a.Now}
-	m, err := eng.Metric(ctx, v, logql.MetricQuery{Tenant: httpapi.TenantFrom(ctx), Expr: q, End: at})
-	if err != nil {
-		return nil, err
-	}
-	if len(m.Series) != 1 || m.Series[0].Labels != "" {
-		return nil, httpapi.BadDataf("parse error at line 1, col 1: queries for series of numbers are not supported yet")
-	}
-	return appendConstant(nil, at, m.Series[0].Points[0].Value), nil
-}
-
-// streams reads the lines that q selects from start up to, but without, end.
-func (a *API) streams(r *http.Request, q logql.Expr, start, end int64) ([]byte, error) {
-	limit := min(defaultLines, a.Config.MaxLines)
-	if s := r.Form.Get("limit"); s != "" {
-		n, err := strconv.Atoi(s)
-		if err == nil && n <= 0 {
-			err = errors.New("must be positive")
-		}
-		if err != nil {
-			return nil, invalid("limit", err)
-		}
-		limit = n
-	}
-	if limit > a.Config.MaxLines {
-		return nil, httpapi.BadDataf("max entries limit per query exceeded: limit %d is over loki.max_lines (%d)", limit, a.Config.MaxLines)
-	}
-	newest := true
-	switch s := strings.ToLower(r.Form.Get("direction")); s {
-	case "", "backward":
-	case "forward":
-		newest = false
-	default:
-		return nil, invalid("direction", errors.New("want forward or backward"))
-	}
-	began := a.Now()
-	ctx := r.Context()
-	res := newResult(categorized(r))
-	v, err := a.Reader.View(ctx, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = v.Close() }()
-	eng := logql.Engine{Limits: logql.DefaultLimits(), Now: a.Now}
-	lines, err := eng.Lines(ctx, v, logql.LinesQuery{
-		Tenant: httpapi.TenantFrom(ctx), Expr: q, Start: start, End: end, Newest: newest, Limit: limit,
-	})
-	if err != nil {
-		return nil, err
-	}
-	for i := range lines.Entries {
-		res.add(&lines.Entries[i])
-	}
-	return res.appendTo(nil, v.Warnings(), a.Now().Sub(began)), nil
-}
-
-// categorized says whether the client wants structured metadata apart from the labels of the stream.
-func categorized(r *http.Request) bool {
-	for _, h := range r.Header.Values("X-Loki-Response-Encoding-Flags") {
-		for flag := range strings.SplitSeq(h, ",") {
-			if strings.TrimSpace(flag) == "categorize-labels" {
-				return true
-			}
-		}
-	}
-	return false
-}
-
-// found returns the streams that the selectors match, each once; no selector means all streams.
-func (a *API) found(r *http.Request, selectors []string) ([]telemetry.LabelSet, error) {
-	start, end, err := a.timeRange(r, defaultLabels)
-	if err != nil {
-		return nil, err
-	}
-	var where []storage.Predicate
-	for _, s := range selectors {
-		ms, err := logql.ParseSelector(s)
-		if err != nil {
-			return nil, err
-		}
-		where = append(where, storage.StreamMatch(ms))
-	}
-	if len(where) == 0 {
-		where = append(where, nil)
-	}
-	ctx := r.Context()
-	v, err := a.Reader.View(ctx, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = v.Close() }()
-	var out []telemetry.LabelSet
-	for _, p := range where {
-		some, err := v.Streams(ctx, storage.LogQuery{Tenant: httpapi.TenantFrom(ctx), Start: start, End: end - 1, Where: p})
-		if err != nil {
-			return nil, err
-		}
-		for _, s := range some {
-			out = append(out, telemetry.LabelSet(strings.Clone(string(s)))) // it outlives the view
-		}
-	}
-	slices.SortFunc(out, func(a, b telemetry.LabelSet) int { return labels.Compare(a.Labels(), b.Labels()) })
-	return slices.Compact(out), nil
-}
-
-// narrowed returns the streams that the parameter query, a selector, leaves; without it all.
-func (a *API) narrowed(r *http.Request) ([]telemetry.LabelSet, error) {
-	s := strings.TrimSpace(r.Form.Get("query"))
-	if s == "" || strings.Join(strings.Fields(s), "") == "{}" {
-		return a.found(r, nil)
-	}
-	return a.found(r, []string{s})
-}
-
-func (a *API) labelNames(r *http.Request) ([]byte, error) {
-	sets, err := a.narrowed(r)
-	if err != nil {
-		return nil, err
-	}
-	seen := make(map[string]bool)
-	for _, s := range sets {
-		s.Range(func(name, _ string) { seen[name] = true })
-	}
-	return appendNames(nil, seen), nil
-}
-
-func (a *API) labelValues(r *http.Request) ([]byte, error) {
-	sets, err := a.narrowed(r)
-	if err != nil {
-		return nil, err
-	}
-	seen := make(map[string]bool)
-	for _, s := range sets {
-		if v := s.Get(r.PathValue("name")); v != "" {
-			seen[v] = true
-		}
-	}
-	return appendNames(nil, seen), nil
-}
-
-func (a *API) series(r *http.Request) ([]byte, error) {
-	selectors := append(slices.Clone(r.Form["match[]"]), r.Form["match"]...)
-	if len(selectors) == 1 && strings.Join(strings.Fields(selectors[0]), "") == "{}" {
-		selectors = nil // which is how all streams are asked for
-	}
-	sets, err := a.found(r, selectors)
-	if err != nil {
-		return nil, err
-	}
-	return appendSeries(nil, sets), nil
-}
-
-// buildInfo tells the version of the API.
-func (a *API) buildInfo(*http.Request) ([]byte, error) {
-	return fmt.Appendf(nil, `{"version":%q,"revision":%q,"branch":"braid","buildUser":"","buildDate":"","goVersion":%q}`,
-		spoken, a.Version, runtime.Version()), nil
+	return f(v)
 }
 
 func invalid(param string, err error) error {
 	return httpapi.BadDataf("invalid parameter %q: %w", param, err)
 }
 
-// timeRange returns the times that start, end and since tell, in nanoseconds.
-func (a *API) timeRange(r *http.Request, absent time.Duration) (start, end int64, err error) {
+// span is a range of time in nanoseconds, without end.
+type span struct{ start, end int64 }
+
+// timeRange returns the times that start, end and since tell.
+func (a *API) timeRange(r *http.Request, absent time.Duration) (span, error) {
 	now := a.Now().UnixNano()
-	end = now
-	if s := r.Form.Get("end"); s != "" {
-		if end, err = parseTime(s); err != nil {
-			return 0, 0, invalid("end", err)
+	s := span{end: now}
+	var err error
+	if t := r.Form.Get("end"); t != "" {
+		if s.end, err = parseTime(t); err != nil {
+			return s, invalid("end", err)
 		}
 	}
 	since := int64(absent)
-	if s := r.Form.Get("since"); s != "" {
-		d, err := parseDuration(s)
+	if t := r.Form.Get("since"); t != "" {
+		d, err := parseDuration(t)
 		if err != nil {
-			return 0, 0, invalid("since", err)
+			return s, invalid("since", err)
 		}
 		since = int64(d)
 	}
-	start = min(end, now) - since
-	if s := r.Form.Get("start"); s != "" {
-		if start, err = parseTime(s); err != nil {
-			return 0, 0, invalid("start", err)
+	s.start = min(s.end, now) - since
+	if t := r.Form.Get("start"); t != "" {
+		if s.start, err = parseTime(t); err != nil {
+			return s, invalid("start", err)
 		}
 	}
-	if end < start {
-		return 0, 0, invalid("end", errors.New("it is before start"))
+	if s.end < s.start {
+		return s, invalid("end", errors.New("it is before start"))
 	}
-	return start, end, nil
+	return s, nil
+}
+
+// step returns the parameter step, or what Loki takes without one.
+func (s span) step(r *http.Request) (time.Duration, error) {
+	if t := r.Form.Get("step"); t != "" {
+		d, err := parseDuration(t)
+		if err == nil && d <= 0 {
+			err = errors.New("must be positive")
+		}
+		if err != nil {
+			return 0, invalid("step", err)
+		}
+		return d, nil
+	}
+	return max(time.Duration((s.end-s.start)/int64(250*time.Second))*time.Second, time.Second), nil
+}
+
+// number returns a parameter that is a positive number.
+func number(r *http.Request, name string, absent int) (int, error) {
+	t := r.Form.Get(name)
+	if t == "" {
+		return absent, nil
+	}
+	n, err := strconv.Atoi(t)
+	if err == nil && n <= 0 {
+		err = errors.New("must be positive")
+	}
+	if err != nil {
+		return 0, invalid(name, err)
+	}
+	return n, nil
 }
 
 // parseTime reads Unix nanoseconds, Unix seconds (up to ten digits, or with a fraction) or RFC 3339.
