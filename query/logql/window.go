@@ -118,8 +118,13 @@ func (ev *evaluator) gather(ctx context.Context, r *syntax.Range, g *syntax.Grou
 	}
 	from, to := w.bounds()
 	q := storage.LogQuery{Tenant: ev.tenant, Start: from, End: to, Where: p.where}
-	if q.Columns, err = s.columns(ctx, q, p, behind); err != nil {
+	var names []string
+	if q.Columns, names, err = s.columns(ctx, q, p, behind); err != nil {
 		return nil, err
+	}
+	fast := newColumnar(s, p, names)
+	if fast != nil {
+		q.Columns = q.Columns&^storage.LogBody | storage.LogLines
 	}
 	for b, err := range ev.view.Logs(ctx, q) {
 		if err != nil {
@@ -130,6 +135,8 @@ func (ev *evaluator) gather(ctx context.Context, r *syntax.Range, g *syntax.Grou
 		}
 		if len(p.stages) == 0 && r.Unwrap == nil && q.Columns&^storage.LogStream == 0 {
 			err = s.counts(ctx, b)
+		} else if fast != nil && b.Lines != nil {
+			err = fast.block(ctx, b)
 		} else {
 			err = s.rows(ctx, b)
 		}
@@ -160,23 +167,23 @@ func (s *scan) behind() []string {
 	return out
 }
 
-// columns returns what must be read.
-func (s *scan) columns(ctx context.Context, q storage.LogQuery, p *plan, behind []string) (storage.LogColumns, error) {
+// columns returns what must be read, and the labels that are, when these are known.
+func (s *scan) columns(ctx context.Context, q storage.LogQuery, p *plan, behind []string) (storage.LogColumns, []string, error) {
 	var body storage.LogColumns
 	if len(p.stages) > 0 || s.class == summing && s.r.Unwrap == nil {
 		body = storage.LogBody
 	}
 	names, any := pipeline.Reads(p.stages, behind)
 	if behind == nil || any {
-		return storage.LogAll, nil
+		return storage.LogAll, nil, nil
 	}
 	names = slices.DeleteFunc(names, func(n string) bool { return n == pipeline.ErrorLabel || n == pipeline.DetailsLabel })
 	if len(names) == 0 {
-		return body, nil
+		return body, names, nil
 	}
 	streams, err := s.ev.view.Streams(ctx, q)
 	if err != nil {
-		return 0, err
+		return 0, nil, err
 	}
 	// What every stream has, metadata has not.
 	rest := slices.DeleteFunc(slices.Clone(names), func(n string) bool {
@@ -186,7 +193,7 @@ func (s *scan) columns(ctx context.Context, q storage.LogQuery, p *plan, behind 
 	for _, n := range rest {
 		out |= pipeline.Needs(n)
 	}
-	return out, nil
+	return out, names, nil
 }
 
 // counts adds the rows of a block whose series depends on the stream alone.

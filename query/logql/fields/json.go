@@ -87,7 +87,7 @@ func (w *walker) object(i, depth int) (int, error) {
 		value := w.s[begin:end]
 		if t == String {
 			var ok bool
-			if value, ok = unquote(w.s[begin+1 : end-1]); !ok {
+			if value, ok = Unquote(w.s[begin+1 : end-1]); !ok {
 				return end, nil
 			}
 		}
@@ -117,7 +117,7 @@ func Members(s string, i int, f func(key string, t Type, begin, end int) (int, e
 		if end < 0 {
 			return 0, errMalformed
 		}
-		key, ok := unquote(s[i+1 : end])
+		key, ok := Unquote(s[i+1 : end])
 		if !ok {
 			return 0, errMalformed
 		}
@@ -212,7 +212,7 @@ func Lookup(line string, path []Step) (string, bool) {
 			case !last:
 				at, found = begin, true
 			case t == String:
-				out, found = unquote(line[begin+1 : end-1])
+				out, found = Unquote(line[begin+1 : end-1])
 			case t == Object || t == Array:
 				if n, err := compound(line, begin); err == nil {
 					out, found = line[begin:n], true
@@ -273,7 +273,7 @@ func Strings(line string, f func(key, value string)) error {
 	var found []member
 	_, err := Members(line, i, func(key string, t Type, begin, end int) (int, error) {
 		if t == String {
-			if value, ok := unquote(line[begin+1 : end-1]); ok {
+			if value, ok := Unquote(line[begin+1 : end-1]); ok {
 				found = append(found, member{key, value})
 			}
 		}

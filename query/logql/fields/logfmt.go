@@ -65,7 +65,7 @@ func pair(line string, i int) (key, value string, n int, err error) {
 		if end < 0 {
 			return "", "", len(line), fmt.Errorf("the quoted value at byte %d does not end", n)
 		}
-		value, ok := unquote(line[n+1 : end])
+		value, ok := Unquote(line[n+1 : end])
 		if !ok {
 			return "", "", end + 1, fmt.Errorf("the quoted value at byte %d has an unknown escape", n)
 		}
@@ -98,8 +98,8 @@ func closing(s string, i int) int {
 	return -1
 }
 
-// unquote resolves the escapes of JSON.
-func unquote(s string) (string, bool) {
+// Unquote resolves the escapes of JSON.
+func Unquote(s string) (string, bool) {
 	i := strings.IndexByte(s, '\\')
 	if i < 0 {
 		return s, true

@@ -89,6 +89,16 @@ func Needs(name string) storage.LogColumns {
 	return need
 }
 
+// IsField says whether a label tells a field of the record that is no attribute.
+func IsField(name string) bool {
+	switch name {
+	case LevelLabel, "scope_name", "scope_version", "event_name", "severity_text", "severity_number", "trace_id", "span_id":
+		return true
+	default:
+		return false
+	}
+}
+
 // level returns the level of a record in the words of Loki: by its severity, else by a label or attribute that tells one,
 // else unknown.
 func level(r *Record, meta []Label) string {

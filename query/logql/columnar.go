@@ -1,0 +1,822 @@
+package logql
+
+import (
+	"context"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/prometheus/prometheus/model/labels"
+
+	"github.com/braidobs/braid/internal/telemetry"
+	"github.com/braidobs/braid/query/logql/address"
+	"github.com/braidobs/braid/query/logql/columns"
+	"github.com/braidobs/braid/query/logql/pipeline"
+	"github.com/braidobs/braid/query/logql/syntax"
+	"github.com/braidobs/braid/storage"
+)
+
+// columnar evaluates a range aggregation over blocks of templates without rebuilding lines: parser, filters of labels,
+// unwrap and grouping. What it cannot prove to come to the same, it leaves to the row-by-row way: a template, or single
+// rows.
+type columnar struct {
+	s      *scan
+	parse  func(*storage.Template) (*columns.Fields, bool)
+	json   bool // parse reads JSON, else logfmt
+	tests  []syntax.Test
+	after  []syntax.Test
+	names  []string // the labels that are read
+	plans  map[*storage.Template]*shapePlan
+	owned  map[*telemetry.Resource]bool // resources with an attribute of such a name
+	scoped map[*telemetry.Scope]bool
+	line   []byte
+
+	// Of the block that is read.
+	b       *storage.LogBlock
+	streams []streamValues
+	shape   *storage.Shape
+	plan    *shapePlan
+	punted  []uint32
+	free    [][]uint8
+}
+
+// shapePlan is what the parser finds in a template; nil values mean that lines must be rebuilt.
+type shapePlan struct {
+	fields *columns.Fields
+}
+
+// streamValues is what a stream has of the labels that are read.
+type streamValues struct {
+	known  bool
+	has    uint64
+	values []string
+}
+
+// maxColumns bounds the labels that are read.
+const maxColumns = 64
+
+// newColumnar returns how a query is evaluated over templates, nil when it is not.
+func newColumnar(s *scan, p *plan, names []string) *columnar {
+	if s.g == nil || s.g.Without || len(p.stages) == 0 || len(names) > maxColumns || s.ev.engine.Rows {
+		return nil
+	}
+	switch {
+	case s.class == earliest || s.class == latest || s.r.Op == syntax.RateCounter:
+		return nil // rows of the same time must come in their order
+	case s.class == summing && s.r.Unwrap == nil:
+		return nil // the length of the line
+	}
+	c := &columnar{
+		s: s, names: names, plans: make(map[*storage.Template]*shapePlan), owned: make(map[*telemetry.Resource]bool),
+		scoped: make(map[*telemetry.Scope]bool),
+	}
+	want := func(name string) bool { return slices.Contains(names, name) || name == pipeline.ErrorLabel }
+	switch st := p.stages[0].(type) {
+	case *syntax.JSON:
+		if len(st.Fields) > 0 {
+			return nil
+		}
+		c.json = true
+		c.parse = func(t *storage.Template) (*columns.Fields, bool) { return columns.JSON(t, want) }
+	case *syntax.Logfmt:
+		if len(st.Fields) > 0 {
+			return nil
+		}
+		c.parse = func(t *storage.Template) (*columns.Fields, bool) {
+			return columns.Logfmt(t, st.Strict, st.KeepEmpty, want)
+		}
+	default:
+		return nil
+	}
+	var ok bool
+	if c.tests, ok = testsOf(p.stages[1:]); !ok {
+		return nil
+	}
+	if c.after, ok = testsOf(s.r.After); !ok {
+		return nil
+	}
+	for _, n := range names {
+		if strings.HasSuffix(n, "_extracted") || n == pipeline.DetailsLabel || pipeline.IsField(n) {
+			return nil
+		}
+	}
+	return c
+}
+
+func testsOf(stages []syntax.Stage) ([]syntax.Test, bool) {
+	var out []syntax.Test
+	for _, st := range stages {
+		f, ok := st.(*syntax.LabelFilter)
+		if !ok {
+			return nil, false
+		}
+		out = append(out, f.Test)
+	}
+	return out, true
+}
+
+// block adds the rows of a block that has Lines.
+func (c *columnar) block(ctx context.Context, b *storage.LogBlock) error {
+	c.b, c.punted = b, c.punted[:0]
+	if c.inDictionaries(b) {
+		return c.s.rows(ctx, b)
+	}
+	c.streams = append(c.streams[:0], make([]streamValues, len(b.Streams))...)
+	byShape := make([][]uint32, len(b.Lines.Shapes))
+	counts := make([]int, len(b.Lines.Shapes))
+	for _, sh := range b.Lines.Shape {
+		counts[sh]++
+	}
+	all := make([]uint32, b.Len())
+	for sh, at := 0, 0; sh < len(counts); sh++ {
+		byShape[sh] = all[at:at]
+		at += counts[sh]
+	}
+	for i, sh := range b.Lines.Shape {
+		if b.Attrs != nil && len(b.Attrs[i]) > 0 && c.inAttrs(b.Attrs[i]) {
+			c.punted = append(c.punted, uint32(i))
+			continue
+		}
+		byShape[sh] = append(byShape[sh], uint32(i))
+	}
+	for sh, rows := range byShape {
+		if len(rows) == 0 {
+			continue
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if err := c.rows(b.Lines.Shapes[sh], rows); err != nil {
+			return err
+		}
+	}
+	if len(c.punted) == 0 {
+		return nil
+	}
+	slices.Sort(c.punted)
+	for n, i := range c.punted {
+		if n&255 == 0 {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+		}
+		pipeline.RecordOf(&c.s.rec, b, int(i))
+		var err error
+		if c.line, err = b.Lines.AppendLine(c.line[:0], int(i)); err != nil {
+			return err
+		}
+		if err := c.s.one(string(c.line)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// inDictionaries says whether a resource or scope of the block has one of the labels that are read.
+func (c *columnar) inDictionaries(b *storage.LogBlock) bool {
+	for _, r := range b.Resources {
+		if r == nil {
+			continue
+		}
+		hit, ok := c.owned[r]
+		if !ok {
+			hit = c.inAttrs(r.Attrs)
+			c.owned[r] = hit
+		}
+		if hit {
+			return true
+		}
+	}
+	for _, sc := range b.Scopes {
+		if sc == nil {
+			continue
+		}
+		hit, ok := c.scoped[sc]
+		if !ok {
+			hit = c.inAttrs(sc.Attrs)
+			c.scoped[sc] = hit
+		}
+		if hit {
+			return true
+		}
+	}
+	return false
+}
+
+func (c *columnar) inAttrs(as telemetry.Attrs) bool {
+	for i := range as {
+		if slices.Contains(c.names, pipeline.LabelName(as[i].Key)) {
+			return true
+		}
+	}
+	return false
+}
+
+// stream returns what a stream of the block has of the labels.
+func (c *columnar) stream(code uint32) *streamValues {
+	v := &c.streams[code]
+	if !v.known {
+		v.known = true
+		v.values = make([]string, len(c.names))
+		c.b.Streams[code].Range(func(name, value string) {
+			if i := slices.Index(c.names, name); i >= 0 {
+				v.has |= 1 << i
+				v.values[i] = value
+			}
+		})
+	}
+	return v
+}
+
+// rows adds rows of one shape: in parts whose streams have the same of the labels.
+func (c *columnar) rows(sh *storage.Shape, rows []uint32) error {
+	c.shape = sh
+	plan, ok := c.plans[sh.Template]
+	if !ok {
+		plan = &shapePlan{}
+		if f, ok := c.parse(sh.Template); ok {
+			if _, set := f.Values[pipeline.ErrorLabel]; !set {
+				plan.fields = f
+			}
+		}
+		c.plans[sh.Template] = plan
+	}
+	if plan.fields == nil {
+		c.punted = append(c.punted, rows...)
+		return nil
+	}
+	c.plan = plan
+	if c.b.Stream == nil {
+		return c.part(rows, 0)
+	}
+	for len(rows) > 0 {
+		mask := c.stream(c.b.Stream[rows[0]]).has
+		n := 1
+		for n < len(rows) && c.stream(c.b.Stream[rows[n]]).has == mask {
+			n++
+		}
+		if err := c.part(rows[:n], mask); err != nil {
+			return err
+		}
+		rows = rows[n:]
+	}
+	return nil
+}
+
+// part adds rows of one shape whose streams have the labels in mask.
+func (c *columnar) part(rows []uint32, mask uint64) error {
+	rows = slices.Clone(rows)
+	var err error
+	for _, t := range c.tests {
+		if rows, err = c.filter(t, rows, mask); err != nil || len(rows) == 0 {
+			return err
+		}
+	}
+	if c.plan.fields.Failed {
+		c.punted = append(c.punted, rows...)
+		return nil
+	}
+	var values []float64
+	if u := c.s.r.Unwrap; u != nil {
+		if rows, values, err = c.unwrap(u, rows, mask); err != nil || len(rows) == 0 {
+			return err
+		}
+		if len(c.after) > 0 {
+			before := slices.Clone(rows)
+			for _, t := range c.after {
+				if rows, err = c.filter(t, rows, mask); err != nil || len(rows) == 0 {
+					return err
+				}
+			}
+			values = matching(values, before, rows)
+		}
+	}
+	return c.add(rows, values, mask)
+}
+
+// matching returns the values of those of before that are left; both rise.
+func matching(values []float64, before, left []uint32) []float64 {
+	out := values[:0]
+	j := 0
+	for i, row := range before {
+		if j < len(left) && left[j] == row {
+			out = append(out, values[i])
+			j++
+		}
+	}
+	return out
+}
+
+// The outcomes of a test on a row.
+const (
+	no uint8 = iota
+	yes
+	unsure // the row must be rebuilt
+)
+
+// filter returns the rows that a test keeps; unsure ones are punted.
+func (c *columnar) filter(t syntax.Test, rows []uint32, mask uint64) ([]uint32, error) {
+	res, err := c.test(t, rows, mask)
+	if err != nil {
+		return nil, err
+	}
+	out := rows[:0]
+	for i, row := range rows {
+		switch res[i] {
+		case yes:
+			out = append(out, row)
+		case unsure:
+			c.punted = append(c.punted, row)
+		}
+	}
+	c.free = append(c.free, res)
+	return out, nil
+}
+
+func (c *columnar) results(n int) []uint8 {
+	if k := len(c.free); k > 0 {
+		r := c.free[k-1]
+		c.free = c.free[:k-1]
+		if cap(r) >= n {
+			return r[:n]
+		}
+	}
+	return make([]uint8, n)
+}
+
+func (c *columnar) test(t syntax.Test, rows []uint32, mask uint64) ([]uint8, error) {
+	switch t := t.(type) {
+	case *syntax.And:
+		return c.both(t.L, t.R, yes, rows, mask)
+	case *syntax.Or:
+		return c.both(t.L, t.R, no, rows, mask)
+	case *syntax.Match:
+		if t.M.Name == pipeline.ErrorLabel {
+			return c.same(rows, outcome(t.M.Matches(c.failure()))), nil
+		}
+		f, found := c.column(t.M.Name, mask)
+		if !found {
+			return c.same(rows, outcome(t.M.Matches(""))), nil
+		}
+		return c.each(f, rows, func(s string) uint8 { return outcome(t.M.Matches(s)) }, func(v *storage.Variables) func(int64) uint8 {
+			return matchInts(t.M, v.Scale)
+		})
+	case *syntax.IP:
+		if c.plan.fields.Failed {
+			return c.same(rows, yes), nil
+		}
+		f, found := c.column(t.Name, mask)
+		if !found {
+			return c.same(rows, no), nil
+		}
+		set, err := address.Parse(t.Text)
+		if err != nil {
+			return nil, err
+		}
+		return c.each(f, rows, func(s string) uint8 { return outcome(set.Contains(s) != t.Not) }, nil)
+	case *syntax.Compare:
+		f, found := c.column(t.Name, mask)
+		switch {
+		case t.Name == pipeline.ErrorLabel || !found:
+			return c.same(rows, no), nil
+		case c.plan.fields.Failed:
+			return c.same(rows, yes), nil
+		}
+		return c.each(f, rows, func(s string) uint8 {
+			v, err := pipeline.ParseValue(t.Type, s)
+			if err != nil {
+				return unsure
+			}
+			return outcome(pipeline.Compare(t.Op, v, t.Value))
+		}, func(v *storage.Variables) func(int64) uint8 {
+			if t.Type != syntax.NumberValue || v.Scale > maxScale {
+				return nil
+			}
+			pow := math.Pow10(v.Scale)
+			return func(n int64) uint8 {
+				if n > maxExact || n < -maxExact {
+					return unsure
+				}
+				return outcome(pipeline.Compare(t.Op, float64(n)/pow, t.Value))
+			}
+		})
+	default:
+		return c.same(rows, unsure), nil
+	}
+}
+
+const (
+	maxScale = 15      // digits behind the point that a power of ten has exactly
+	maxExact = 1 << 53 // up to which whole numbers are exact
+)
+
+func outcome(ok bool) uint8 {
+	if ok {
+		return yes
+	}
+	return no
+}
+
+// failure returns the value of __error__ in all lines of the shape.
+func (c *columnar) failure() string {
+	switch {
+	case !c.plan.fields.Failed:
+		return ""
+	case c.json:
+		return pipeline.ErrJSON
+	default:
+		return pipeline.ErrLogfmt
+	}
+}
+
+// both combines two tests: the second counts where the first comes to on.
+func (c *columnar) both(l, r syntax.Test, on uint8, rows []uint32, mask uint64) ([]uint8, error) {
+	a, err := c.test(l, rows, mask)
+	if err != nil {
+		return nil, err
+	}
+	b, err := c.test(r, rows, mask)
+	if err != nil {
+		return nil, err
+	}
+	for i := range a {
+		if a[i] == on {
+			a[i] = b[i]
+		}
+	}
+	c.free = append(c.free, b)
+	return a, nil
+}
+
+func (c *columnar) same(rows []uint32, r uint8) []uint8 {
+	out := c.results(len(rows))
+	for i := range out {
+		out[i] = r
+	}
+	return out
+}
+
+// source is where a label of rows comes from: the stream, when index is not negative, or a value of the template.
+type source struct {
+	index int
+	value columns.Value
+}
+
+// column returns where a label comes from, and whether the rows have it.
+func (c *columnar) column(name string, mask uint64) (source, bool) {
+	if i := slices.Index(c.names, name); i >= 0 && mask&(1<<i) != 0 {
+		return source{index: i}, true
+	}
+	v, ok := c.plan.fields.Values[name]
+	return source{index: -1, value: v}, ok
+}
+
+// each tests the label of each row: texts by f, once for each distinct text where they are known; numbers by ints, if it
+// and what it returns are not nil.
+func (c *columnar) each(src source, rows []uint32, f func(string) uint8, ints func(*storage.Variables) func(int64) uint8) ([]uint8, error) {
+	out := c.results(len(rows))
+	if src.index >= 0 {
+		known := make([]uint8, len(c.streams)) // 1 + the outcome
+		for i, row := range rows {
+			code := c.b.Stream[row]
+			if known[code] == 0 {
+				known[code] = 1 + f(c.stream(code).values[src.index])
+			}
+			out[i] = known[code] - 1
+		}
+		return out, nil
+	}
+	if s, ok := src.value.Constant(); ok {
+		r := f(s)
+		for i := range out {
+			out[i] = r
+		}
+		return out, nil
+	}
+	at := c.b.Lines.Row
+	if gap, ok := src.value.Gap(); ok {
+		v, err := c.shape.Load(gap)
+		if err != nil {
+			return nil, err
+		}
+		switch {
+		case v.Ints != nil && ints != nil:
+			if g := ints(v); g != nil {
+				for i, row := range rows {
+					out[i] = g(v.Ints[at[row]])
+				}
+				return out, nil
+			}
+		case v.Ints != nil:
+		case v.Dict != nil:
+			known := make([]uint8, len(v.Dict))
+			for i, row := range rows {
+				code := v.Code[at[row]]
+				if known[code] == 0 {
+					known[code] = 1 + f(v.Dict[code])
+				}
+				out[i] = known[code] - 1
+			}
+			return out, nil
+		default:
+			for i, row := range rows {
+				out[i] = f(v.Texts[at[row]])
+			}
+			return out, nil
+		}
+	}
+	vs, err := c.load(src.value)
+	if err != nil {
+		return nil, err
+	}
+	for i, row := range rows {
+		c.line = appendValue(c.line[:0], src.value, vs, int(at[row]))
+		out[i] = f(string(c.line))
+	}
+	return out, nil
+}
+
+// load returns the variables of the gaps of a value, nil for texts.
+func (c *columnar) load(v columns.Value) ([]*storage.Variables, error) {
+	out := make([]*storage.Variables, len(v))
+	for i, p := range v {
+		if p.Gap < 0 {
+			continue
+		}
+		var err error
+		if out[i], err = c.shape.Load(p.Gap); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+func appendValue(dst []byte, v columns.Value, vs []*storage.Variables, row int) []byte {
+	for i, p := range v {
+		if p.Gap < 0 {
+			dst = append(dst, p.Text...)
+		} else {
+			dst = vs[i].Append(dst, row)
+		}
+	}
+	return dst
+}
+
+// matchInts returns the test of a matcher on numbers, nil when texts must be made.
+func matchInts(m *labels.Matcher, scale int) func(int64) uint8 {
+	if m.Type != labels.MatchEqual && m.Type != labels.MatchNotEqual {
+		known := make(map[int64]uint8)
+		var b []byte
+		return func(n int64) uint8 {
+			r, ok := known[n]
+			if !ok {
+				b = storage.AppendDecimal(b[:0], n, scale)
+				r = outcome(m.Matches(string(b)))
+				if len(known) < 1<<16 {
+					known[n] = r
+				}
+			}
+			return r
+		}
+	}
+	n, err := strconv.ParseInt(strings.Replace(m.Value, ".", "", 1), 10, 64)
+	exists := err == nil && string(storage.AppendDecimal(nil, n, scale)) == m.Value
+	equal, other := outcome(m.Type == labels.MatchEqual), outcome(m.Type != labels.MatchEqual)
+	return func(x int64) uint8 {
+		if exists && x == n {
+			return equal
+		}
+		return other
+	}
+}
+
+// unwrap returns the values of rows that have one; rows whose label is no number are punted.
+func (c *columnar) unwrap(u *syntax.Unwrap, rows []uint32, mask uint64) ([]uint32, []float64, error) {
+	src, found := c.column(u.Label, mask)
+	if !found {
+		return nil, nil, nil
+	}
+	values := make([]float64, 0, len(rows))
+	if gap, ok := src.value.Gap(); ok && src.index < 0 {
+		v, err := c.shape.Load(gap)
+		if err != nil {
+			return nil, nil, err
+		}
+		if v.Ints != nil && u.Conversion == syntax.PlainNumber && v.Scale <= maxScale {
+			pow := math.Pow10(v.Scale)
+			out := rows[:0]
+			for _, row := range rows {
+				n := v.Ints[c.b.Lines.Row[row]]
+				if n > maxExact || n < -maxExact {
+					c.punted = append(c.punted, row)
+					continue
+				}
+				out = append(out, row)
+				values = append(values, float64(n)/pow)
+			}
+			return out, values, nil
+		}
+	}
+	all := make([]float64, 0, 64) // the distinct values, as far as texts are looked at once
+	res, err := c.eachIndex(src, rows, func(s string) uint32 {
+		x, err := pipeline.Convert(u.Conversion, s)
+		if err != nil {
+			return 0
+		}
+		all = append(all, x)
+		return uint32(len(all))
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	out := rows[:0]
+	for i, row := range rows {
+		if res[i] == 0 {
+			c.punted = append(c.punted, row)
+			continue
+		}
+		out = append(out, row)
+		values = append(values, all[res[i]-1])
+	}
+	return out, values, nil
+}
+
+// eachIndex calls f with the label of each row, once for each distinct text where they are known, and returns what it says
+// for each row.
+func (c *columnar) eachIndex(src source, rows []uint32, f func(string) uint32) ([]uint32, error) {
+	out := make([]uint32, len(rows))
+	at := c.b.Lines.Row
+	lut := func(n int, code func(i int) uint32, text func(code uint32) string) {
+		known := make([]uint64, n)
+		for i := range rows {
+			k := code(i)
+			if known[k] == 0 {
+				known[k] = 1 + uint64(f(text(k)))
+			}
+			out[i] = uint32(known[k] - 1)
+		}
+	}
+	if src.index >= 0 {
+		lut(len(c.streams), func(i int) uint32 { return c.b.Stream[rows[i]] }, func(k uint32) string { return c.stream(k).values[src.index] })
+		return out, nil
+	}
+	if s, ok := src.value.Constant(); ok {
+		r := f(s)
+		for i := range out {
+			out[i] = r
+		}
+		return out, nil
+	}
+	if gap, ok := src.value.Gap(); ok {
+		v, err := c.shape.Load(gap)
+		if err != nil {
+			return nil, err
+		}
+		switch {
+		case v.Ints != nil:
+			known := make(map[int64]uint32)
+			for i, row := range rows {
+				n := v.Ints[at[row]]
+				r, ok := known[n]
+				if !ok {
+					c.line = storage.AppendDecimal(c.line[:0], n, v.Scale)
+					r = f(string(c.line))
+					known[n] = r
+				}
+				out[i] = r
+			}
+			return out, nil
+		case v.Dict != nil:
+			lut(len(v.Dict), func(i int) uint32 { return v.Code[at[rows[i]]] }, func(k uint32) string { return v.Dict[k] })
+			return out, nil
+		}
+	}
+	vs, err := c.load(src.value)
+	if err != nil {
+		return nil, err
+	}
+	for i, row := range rows {
+		c.line = appendValue(c.line[:0], src.value, vs, int(at[row]))
+		out[i] = f(string(c.line))
+	}
+	return out, nil
+}
+
+// add adds rows, with values or without, to their series.
+func (c *columnar) add(rows []uint32, values []float64, mask uint64) error {
+	var srcs []source
+	var names []string
+	for _, n := range c.s.names {
+		if src, ok := c.column(n, mask); ok {
+			srcs, names = append(srcs, src), append(names, n)
+		}
+	}
+	of, err := c.groups(names, srcs, rows)
+	if err != nil {
+		return err
+	}
+	s, times := c.s, c.b.Time
+	if s.class == counting && s.w.n == 1 {
+		for _, g := range of {
+			if len(g.cells) == 0 {
+				if err := s.room(g, 1); err != nil {
+					return err
+				}
+			}
+			g.cells[0].n++
+		}
+		return nil
+	}
+	v := 0.0
+	for i, row := range rows {
+		if values != nil {
+			v = values[i]
+		}
+		if err := s.add(of[i], times[row], v); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// groups returns the series of each row by the labels that come from srcs.
+func (c *columnar) groups(names []string, srcs []source, rows []uint32) ([]*gather, error) {
+	out := make([]*gather, len(rows))
+	texts := make([]string, len(srcs))
+	find := func() (*gather, error) {
+		c.s.scratch = c.s.scratch[:0]
+		for i, n := range names {
+			c.s.scratch = append(c.s.scratch, Label{Name: n, Value: texts[i]})
+		}
+		c.s.key = pipeline.EncodeLabels(c.s.key[:0], c.s.scratch)
+		return c.s.of(c.s.key, c.s.scratch)
+	}
+	// One number for each distinct text of each label; a series for each combination.
+	indexes, distinct := make([][]uint32, 0, len(srcs)), make([][]string, 0, len(srcs))
+	var varying []int
+	for i, src := range srcs {
+		if s, ok := src.value.Constant(); ok && src.index < 0 {
+			texts[i] = s
+			continue
+		}
+		var all []string
+		idx, err := c.eachIndex(src, rows, func(s string) uint32 {
+			all = append(all, s)
+			return uint32(len(all) - 1)
+		})
+		if err != nil {
+			return nil, err
+		}
+		varying = append(varying, i)
+		indexes, distinct = append(indexes, idx), append(distinct, all)
+	}
+	if len(varying) == 0 {
+		g, err := find()
+		for i := range out {
+			out[i] = g
+		}
+		return out, err
+	}
+	combinations := 1
+	for _, d := range distinct {
+		combinations *= len(d)
+		if combinations > 1<<20 {
+			break
+		}
+	}
+	table, sparse := []*gather(nil), map[uint64]*gather(nil)
+	if combinations <= 1<<20 && combinations <= 4*len(rows)+64 {
+		table = make([]*gather, combinations)
+	} else {
+		sparse = make(map[uint64]*gather)
+	}
+	for i := range rows {
+		key := uint64(0)
+		for j, d := range distinct {
+			key = key*uint64(len(d)) + uint64(indexes[j][i])
+		}
+		var g *gather
+		if table != nil {
+			g = table[key]
+		} else if len(varying) <= 2 {
+			g = sparse[key]
+		}
+		if g == nil {
+			for j, k := range varying {
+				texts[k] = distinct[j][indexes[j][i]]
+			}
+			var err error
+			if g, err = find(); err != nil {
+				return nil, err
+			}
+			if table != nil {
+				table[key] = g
+			} else if len(varying) <= 2 {
+				sparse[key] = g
+			}
+		}
+		out[i] = g
+	}
+	return out, nil
+}
