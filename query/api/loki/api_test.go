@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -29,14 +28,20 @@ const tenant = telemetry.DefaultTenant
 
 func handler(r storage.Reader, now time.Time) http.Handler {
 	rt := httpapi.NewRouter(httpapi.Tenant(httpapi.Query, httpapi.Errors{}))
-	loki.New(loki.Deps{Config: loki.DefaultConfig(), Reader: r, Now: func() time.Time { return now }, Version: "v0.1.0"}).Register(rt)
+	api := loki.New(loki.Deps{Config: loki.DefaultConfig(), Reader: r, Now: func() time.Time { return now }, Version: "v0.1.0"})
+	api.Register(rt)
+	api.RegisterStreams(rt)
 	return rt
 }
 
 func do(ctx context.Context, h http.Handler, method, path, params string, header ...string) *httptest.ResponseRecorder {
-	r := httptest.NewRequestWithContext(ctx, method, "/loki/api/v1/"+path, http.NoBody)
-	if method == http.MethodPost {
-		r = httptest.NewRequestWithContext(ctx, method, "/loki/api/v1/"+path, strings.NewReader(params))
+	target := "/loki/api/v1/" + path
+	if rest, ok := strings.CutPrefix(path, "../../.."); ok {
+		target = rest
+	}
+	r := httptest.NewRequestWithContext(ctx, method, target, http.NoBody)
+	if method == http.MethodPost || method == http.MethodPut {
+		r = httptest.NewRequestWithContext(ctx, method, target, strings.NewReader(params))
 		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	} else {
 		r.URL.RawQuery = params
@@ -82,28 +87,50 @@ func store(t *testing.T) *testkit.Store {
 	return s
 }
 
-const stats = `"stats":{"summary":{"bytesProcessedPerSecond":0,"linesProcessedPerSecond":0,"totalBytesProcessed":%B,"totalLinesProcessed":%L,"execTime":0,"queueTime":0,"subqueries":0,"totalEntriesReturned":%L}}`
-
-func answer(result string, lines, bytes int) string {
-	st := strings.NewReplacer("%B", strconv.Itoa(bytes), "%L", strconv.Itoa(lines)).Replace(stats)
-	return `{"status":"success","data":{"resultType":"streams","result":` + result + `,` + st + `}}`
+// data is what an answer has without its statistics, which must be there.
+func data(t *testing.T, body []byte) string {
+	t.Helper()
+	var out struct {
+		Status string
+		Data   map[string]json.RawMessage
+	}
+	require.NoError(t, json.Unmarshal(body, &out), "%s", body)
+	require.Equal(t, "success", out.Status)
+	var st struct {
+		Summary *struct{ ExecTime, TotalBytesProcessed, TotalLinesProcessed, TotalEntriesReturned *float64 }
+	}
+	require.NoError(t, json.Unmarshal(out.Data["stats"], &st))
+	require.NotNil(t, st.Summary)
+	require.NotNil(t, st.Summary.TotalBytesProcessed)
+	require.NotNil(t, st.Summary.TotalEntriesReturned)
+	delete(out.Data, "stats")
+	b, err := json.Marshal(out.Data)
+	require.NoError(t, err)
+	return string(b)
 }
+
+func answer(result string) string { return `{"resultType":"streams","result":` + result + `}` }
 
 func TestQueryRange(t *testing.T) {
 	s := store(t)
 	h := handler(s, now())
 	a := `"app":"a","detected_level":"error","level":"error"`
 	tests := []struct{ name, params, want string }{
-		{"backward", `query={app="a"}`, answer(`[{"stream":{`+a+`},"values":[["2500","a three"],["1001","a two"],["1000","a one"]]}]`, 3, 17)},
-		{"forward", `query={app="a"}&direction=forward&step=500ms&interval=1s`, answer(`[{"stream":{`+a+`},"values":[["1000","a one"],["1001","a two"],["2500","a three"]]}]`, 3, 17)},
-		{"limit", `query={app="a"}&limit=1`, answer(`[{"stream":{`+a+`},"values":[["2500","a three"]]}]`, 1, 7)},
-		{"limit forward", `query={app="a"}&limit=1&direction=FORWARD`, answer(`[{"stream":{`+a+`},"values":[["1000","a one"]]}]`, 1, 5)},
+		{"backward", `query={app="a"}`, answer(`[{"stream":{` + a + `},"values":[["2500","a three"],["1001","a two"],["1000","a one"]]}]`)},
+		{"forward", `query={app="a"}&direction=forward&step=500ms`, answer(`[{"stream":{` + a + `},"values":[["1000","a one"],["1001","a two"],["2500","a three"]]}]`)},
+		{"limit", `query={app="a"}&limit=1`, `{"resultType":"streams","cursor":"2500.1","result":[{"stream":{` + a + `},"values":[["2500","a three"]]}]}`},
+		{"limit forward", `query={app="a"}&limit=1&direction=FORWARD`, `{"resultType":"streams","cursor":"1000.1","result":[{"stream":{` + a + `},"values":[["1000","a one"]]}]}`},
+		{"page", `query={app="a"}&limit=1&cursor=2500.1`, `{"resultType":"streams","cursor":"1001.1","result":[{"stream":{` + a + `},"values":[["1001","a two"]]}]}`},
+		{"last page", `query={app="a"}&cursor=1001.1`, answer(`[{"stream":{` + a + `},"values":[["1000","a one"]]}]`)},
+		{"interval", `query={app="a"}&direction=forward&interval=0.0000005`, answer(`[{"stream":{` + a + `},"values":[["1000","a one"],["2500","a three"]]}]`)},
+		{"interval backward", `query={app="a"}&interval=0.0000015`, answer(`[{"stream":{` + a + `},"values":[["2500","a three"],["1000","a one"]]}]`)},
+		{"stages", `query={app="a"} | pattern "<_> <n>" | n = "two" | line_format "{{.n}}!" | drop level`, answer(`[{"stream":{"app":"a","detected_level":"error","n":"two"},"values":[["1001","two!"]]}]`)},
 		{"end excluded", `query={app="a"}&start=1001&start=x&end=1970-01-01T00:00:00.0000025Z`, ""},
-		{"filters", `query={app=~"a|b"} |= "a" or "zzz" != "three" |~ "o[nx]e"`, answer(`[{"stream":{`+a+`},"values":[["1000","a one"]]}]`, 1, 5)},
-		{"everything becomes labels", `query={app="b"}`, answer(`[{"stream":{"app":"b","app_extracted":"other","detected_level":"warn","k8s_pod_name":"p-0","n":"3","scope_name":"shop/orders","service_name":"shop",`+
-			`"severity_number":"13","severity_text":"Warn","span_id":"0200000000000000","trace_id":"01000000000000000000000000000000","user_id":"u1"},"values":[["2000","order \"7\" placed"]]}]`, 1, 16)},
-		{"nothing", `query={app="none"}`, answer(`[]`, 0, 0)},
-		{"empty range", `query={app="a"}&start=5000000000000&end=5000000000000`, answer(`[]`, 0, 0)},
+		{"filters", `query={app=~"a|b"} |= "a" or "zzz" != "three" |~ "o[nx]e"`, answer(`[{"stream":{` + a + `},"values":[["1000","a one"]]}]`)},
+		{"everything becomes labels", `query={app="b"}`, answer(`[{"stream":{"app":"b","app_extracted":"other","detected_level":"warn","k8s_pod_name":"p-0","n":"3","scope_name":"shop/orders","service_name":"shop",` +
+			`"severity_number":"13","severity_text":"Warn","span_id":"0200000000000000","trace_id":"01000000000000000000000000000000","user_id":"u1"},"values":[["2000","order \"7\" placed"]]}]`)},
+		{"nothing", `query={app="none"}`, answer(`[]`)},
+		{"empty range", `query={app="a"}&start=5000000000000&end=5000000000000`, answer(`[]`)},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -111,11 +138,11 @@ func TestQueryRange(t *testing.T) {
 			require.NoError(t, err)
 			if tt.want == "" { // 1001 would be seconds: nanoseconds have more digits
 				q.Set("start", "00000001001")
-				tt.want = answer(`[{"stream":{`+a+`},"values":[["1001","a two"]]}]`, 1, 5)
+				tt.want = answer(`[{"stream":{` + a + `},"values":[["1001","a two"]]}]`)
 			}
 			w := do(t.Context(), h, http.MethodGet, "query_range", q.Encode())
 			require.Equal(t, http.StatusOK, w.Code, w.Body)
-			require.JSONEq(t, tt.want, w.Body.String())
+			require.JSONEq(t, tt.want, data(t, w.Body.Bytes()))
 			require.Equal(t, w.Body.String(), do(t.Context(), h, http.MethodPost, "query_range", q.Encode()).Body.String())
 		})
 	}
@@ -148,11 +175,32 @@ func TestCategorizedLabels(t *testing.T) {
 	}}, out.Data.Result[1].Values[0][2])
 }
 
-func TestHealthCheck(t *testing.T) {
-	w := do(t.Context(), handler(store(t), now()), http.MethodGet, "query", "query=vector(1)%2Bvector(1)&time=4000000000")
-	require.Equal(t, http.StatusOK, w.Code)
-	want := strings.NewReplacer("%B", "0", "%L", "0").Replace(stats)
-	require.JSONEq(t, `{"status":"success","data":{"resultType":"vector","result":[{"metric":{},"value":[4000000000,"2"]}],`+want+`}}`, w.Body.String())
+func TestNumbers(t *testing.T) {
+	h := handler(store(t), now())
+	for _, tt := range []struct{ path, params, want string }{
+		{"query", `query=vector(1)+vector(1)&time=4000000000`, `{"resultType":"vector","result":[{"metric":{},"value":[4000000000,"2"]}]}`}, // as Grafana tests a data source
+		{"query", `query=1+1&time=4000000000.5`, `{"resultType":"scalar","result":[4000000000.5,"2"]}`},
+		{"query", `query=sum by (app) (count_over_time({app=~".+"}[1h]))&time=1`, `{"resultType":"vector","result":[{"metric":{"app":"a"},"value":[1,"3"]},{"metric":{"app":"b"},"value":[1,"1"]}]}`},
+		{"query", `query=topk(1, sum by (app) (count_over_time({app=~".+"}[1h])))&time=1`, `{"resultType":"vector","result":[{"metric":{"app":"a"},"value":[1,"3"]}]}`},
+		{"query", `query=count_over_time({app="none"}[1h])`, `{"resultType":"vector","result":[]}`},
+		{"query_range", `query=sum(bytes_over_time({app="a"}[1s]))&start=0&end=2&step=1`, `{"resultType":"matrix","result":[{"metric":{},"values":[[1,"17"]]}]}`},
+		{"query_range", `query=1/0&start=0&end=1&step=500ms`, `{"resultType":"matrix","result":[{"metric":{},"values":[[0,"NaN"],[0.5,"NaN"],[1,"NaN"]]}]}`},
+		{"query_range", `query=vector(1)&start=0&end=300000`, ""},
+	} {
+		q, err := url.ParseQuery(strings.ReplaceAll(tt.params, "+", "%2B"))
+		require.NoError(t, err)
+		w := do(t.Context(), h, http.MethodGet, tt.path, q.Encode())
+		require.Equal(t, http.StatusOK, w.Code, w.Body)
+		if tt.want != "" {
+			require.JSONEq(t, tt.want, data(t, w.Body.Bytes()), tt.params)
+			continue
+		}
+		var out struct {
+			Data struct{ Result []struct{ Values [][]any } }
+		}
+		require.NoError(t, json.Unmarshal(w.Body.Bytes(), &out))
+		require.Len(t, out.Data.Result[0].Values, 251, "without a step there are about 250")
+	}
 }
 
 func TestInstant(t *testing.T) {
@@ -199,10 +247,27 @@ func TestErrors(t *testing.T) {
 	for _, tt := range []struct{ path, params, text string }{
 		{"query_range", "", "the query is empty"},
 		{"query_range", "query=" + url.QueryEscape(`{app="a"} | json |`), `parse error at line 1, col 19: unexpected the end of the query`},
-		{"query_range", "query=vector(1)", "not supported yet"},
+		{"query_range", "query=" + url.QueryEscape(`rate({app="a"}[1s])`) + "&start=0&end=1000000&step=1", "limit is 11000: ask for a larger step"},
+		{"query_range", sel + "&step=0", `invalid parameter "step"`},
+		{"query_range", sel + "&interval=x", `invalid parameter "interval"`},
+		{"query_range", sel + "&cursor=7", `invalid parameter "cursor"`},
+		{"index/volume", sel + "&limit=9999", `invalid parameter "limit"`},
+		{"index/volume", sel + "&aggregateBy=x", `invalid parameter "aggregateBy"`},
+		{"index/volume_range", sel + "&start=0&end=1000000&step=1", "limit is 11000"},
+		{"index/stats", "query=" + url.QueryEscape(`rate({app="a"}[1s])`), "only label matchers"},
+		{"patterns", "query=x", "parse error"},
+		{"detected_fields", "query=x", "parse error"},
+		{"format_query", "query=x", "parse error"},
+		{"../../../api/v1/logs/search", "", `invalid parameter "text"`},
+		{"../../../api/v1/logs/context", sel + "&time=x", `invalid parameter "time"`},
+		{"../../../api/v1/logs/export", "", "the query is empty"},
+		{"../../../api/v1/logs/export", "query=vector(1)", "only lines can be exported"},
+		{"../../../api/v1/logs/export", sel + "&direction=x", `invalid parameter "direction"`},
+		{"tail", sel + "&delay_for=9", `invalid parameter "delay_for"`},
+		{"tail", "query=vector(1)", "only lines can be tailed"},
 		{"query_range", sel + "&limit=0", `invalid parameter "limit"`},
 		{"query_range", sel + "&limit=x", `invalid parameter "limit"`},
-		{"query_range", sel + "&limit=5001", "loki.max_lines (5000)"},
+		{"query_range", sel + "&limit=5001", "limit > max_entries_limit_per_query (5001 > 5000)"},
 		{"query_range", sel + "&direction=up", `invalid parameter "direction"`},
 		{"query_range", sel + "&start=x", `invalid parameter "start"`},
 		{"query_range", sel + "&end=9999-01-01T00:00:00Z", `invalid parameter "end"`},
@@ -307,13 +372,18 @@ func TestConfig(t *testing.T) {
 func FuzzQuery(f *testing.F) {
 	f.Add(`query=` + url.QueryEscape(`{pod=~".+"} |= "a" !~ "b|c"`) + `&limit=10&direction=forward&start=0&end=4000000000`)
 	f.Add(`query=vector(1)%2Bvector(1)&time=1.5`)
+	f.Add(`query=` + url.QueryEscape(`topk(3, sum by (pod) (rate({pod=~".+"} | json | __error__="" [5m])))`) + `&start=1772600000&end=1772604000&step=60&targetLabels=pod&aggregateBy=labels`)
+	f.Add(`query=` + url.QueryEscape(`{pod=~".+"}`) + `&text=a&time=1772600000&before=3&after=0&cursor=5.1&interval=1s&line_limit=10`)
 	f.Add(`since=5m&end=2026-03-04T05:06:07Z&match[]=` + url.QueryEscape(`{a="b"}`))
 	s := testkit.NewStore("c")
 	_, _, err := s.Write(f.Context(), testkit.NewGen(1, testkit.Options{}).Request(100))
 	require.NoError(f, err)
 	h := handler(s, time.Date(2026, 3, 4, 6, 0, 0, 0, time.UTC))
 	f.Fuzz(func(t *testing.T, params string) {
-		for _, path := range []string{"query", "query_range", "labels", "label/pod/values", "series"} {
+		for _, path := range []string{
+			"query", "query_range", "labels", "label/pod/values", "series", "index/stats", "index/volume", "index/volume_range", "patterns", "detected_fields",
+			"detected_field/level/values", "detected_labels", "format_query", "../../../api/v1/logs/search", "../../../api/v1/logs/context",
+		} {
 			w := do(t.Context(), h, http.MethodGet, path, params)
 			require.NotEqual(t, http.StatusInternalServerError, w.Code, w.Body)
 			if w.Code == http.StatusOK {

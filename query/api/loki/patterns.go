@@ -10,6 +10,7 @@ import (
 
 	"github.com/braidobs/braid/internal/httpapi"
 	"github.com/braidobs/braid/query/logql"
+	"github.com/braidobs/braid/query/logql/syntax"
 	"github.com/braidobs/braid/storage"
 )
 
@@ -177,7 +178,7 @@ func patternOf(line string) string {
 	var b strings.Builder
 	for i := 0; i < len(line); {
 		start, digits := i, false
-		for i < len(line) && inWord(line[i]) {
+		for i < len(line) && (inWord(line[i]) || line[i] == ':' && i > start && line[i-1]-'0' <= 9) {
 			digits = digits || line[i]-'0' <= 9
 			i++
 		}
@@ -195,7 +196,7 @@ func patternOf(line string) string {
 }
 
 func inWord(c byte) bool {
-	return c|0x20 >= 'a' && c|0x20 <= 'z' || c-'0' <= 9 || c == '.' || c == '-' || c == '_' || c == ':' || c == '/' || c >= 0x80
+	return c|0x20 >= 'a' && c|0x20 <= 'z' || c-'0' <= 9 || c == '.' || c == '-' || c == '_' || c == '/' || c >= 0x80
 }
 
 // append appends the answer: the patterns with the most lines first.
@@ -243,6 +244,9 @@ func (a *API) selected(r *http.Request, s span, limit int) (entries []logql.Entr
 	e, err := logql.Parse(text)
 	if err != nil {
 		return nil, err
+	}
+	if e.Kind() != syntax.Lines {
+		return nil, httpapi.BadDataf("the query is for numbers, and lines are wanted")
 	}
 	ctx := r.Context()
 	err = a.view(ctx, func(v storage.View) error {
