@@ -103,7 +103,7 @@ func load(t *testing.T, store *testkit.Store, args string, body []string) {
 	b := telemetry.Batch{Tenant: telemetry.DefaultTenant, Stream: telemetry.LabelSet(pipeline.EncodeLabels(nil, ls))}
 	rec := telemetry.LogRecord{}
 	var attrs, resource []telemetry.Attr
-	for _, f := range strings.FieldsSeq(args[end:]) {
+	for f := range strings.FieldsSeq(args[end:]) {
 		k, v, _ := strings.Cut(f, "=")
 		switch {
 		case k == "severity":
@@ -153,7 +153,7 @@ func answer(t *testing.T, store storage.Reader, cmd, args, query string) string 
 		return "error: " + err.Error() + "\n"
 	}
 	opts := map[string]string{"from": "0s", "to": "1h", "limit": "0", "at": "1m"}
-	for _, f := range strings.FieldsSeq(args) {
+	for f := range strings.FieldsSeq(args) {
 		k, v, _ := strings.Cut(f, "=")
 		opts[k] = v
 	}
