@@ -377,11 +377,8 @@ func (c *columnar) test(t syntax.Test, rows []uint32, mask uint64) ([]uint8, err
 		return c.each(f, rows, func(s string) uint8 { return outcome(set.Contains(s) != t.Not) }, nil)
 	case *syntax.Compare:
 		f, found := c.column(t.Name, mask)
-		switch {
-		case t.Name == pipeline.ErrorLabel || !found:
+		if t.Name == pipeline.ErrorLabel || !found {
 			return c.same(rows, no), nil
-		case c.plan.fields.Failed:
-			return c.same(rows, yes), nil
 		}
 		return c.each(f, rows, func(s string) uint8 {
 			v, err := pipeline.ParseValue(t.Type, s)

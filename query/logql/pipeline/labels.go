@@ -125,12 +125,24 @@ func (r *Row) extract(name, value string) {
 		r.err = value
 		return
 	}
-	if _, ok := r.origin(name); ok {
+	if own, ok := r.origin(name); ok {
+		if r.field(name) && strings.EqualFold(own, value) {
+			return // it was found in the line on the way in
+		}
 		name += "_extracted"
 	}
 	if _, ok := find(r.parsed, name); !ok {
 		r.parsed = append(r.parsed, Label{name, value})
 	}
+}
+
+// field says whether the label is the trace or span ID of the record, and no attribute.
+func (r *Row) field(name string) bool {
+	if name != "trace_id" && name != "span_id" {
+		return false
+	}
+	_, ok := r.rec.Attrs.Get(name)
+	return !ok && r.rec.Stream.Get(name) == ""
 }
 
 // replace adds a label that a parser found, over what was extracted before.

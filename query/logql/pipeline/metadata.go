@@ -59,7 +59,7 @@ func AppendMetadata(dst []Label, r *Record) []Label {
 	}
 	own("event_name", r.EventName)
 	own("severity_text", r.SeverityText)
-	if r.Severity != 0 {
+	if r.Severity != 0 && r.SeverityText != "" { // else it was found on the way in: detected_level tells it
 		own("severity_number", strconv.Itoa(int(r.Severity)))
 	}
 	if !r.TraceID.IsZero() {

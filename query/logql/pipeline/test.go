@@ -52,12 +52,11 @@ func compileTest(t syntax.Test) (func(*Row) bool, error) {
 			if !ok {
 				return false
 			}
-			if r.Failed() {
-				return true
-			}
 			v, err := ParseValue(t.Type, s)
 			if err != nil {
-				r.fail(ErrFilter, err.Error())
+				if !r.Failed() { // the first error stays
+					r.fail(ErrFilter, err.Error())
+				}
 				return true
 			}
 			return Compare(t.Op, v, t.Value)
