@@ -37,6 +37,9 @@ const (
 	writeWait = 10 * time.Second
 )
 
+// errGone says that the reader is not there any more.
+var errGone = errors.New("the reader is gone")
+
 // RegisterStreams adds the routes that stay open: the tails.
 func (a *API) RegisterStreams(rt *httpapi.Router) {
 	for _, path := range []string{"/loki/api/v1/tail", "/loki/api/v2alpha/tail"} {
@@ -116,7 +119,7 @@ func (a *API) tail(w http.ResponseWriter, r *http.Request) {
 	err = a.follow(c.CloseRead(ctx), c, q, categories)
 	done(nil)
 	code, reason := websocket.StatusNormalClosure, ""
-	if err != nil && ctx.Err() == nil && websocket.CloseStatus(err) == -1 {
+	if err != nil && !errors.Is(err, errGone) && ctx.Err() == nil {
 		e := a.errors.From(ctx, err)
 		code, reason = websocket.StatusInternalError, e.Message[:min(len(e.Message), 120)]
 	}
@@ -225,7 +228,7 @@ func (a *API) follow(ctx context.Context, c *websocket.Conn, q tailRequest, cate
 			err := c.Ping(early)
 			cancel()
 			if err != nil {
-				return err
+				return errGone
 			}
 			continue
 		case <-beat.C:
@@ -308,5 +311,8 @@ func (a *API) send(ctx context.Context, c *websocket.Conn, entries []logql.Entry
 	}
 	early, cancel := context.WithTimeout(ctx, writeWait)
 	defer cancel()
-	return c.Write(early, websocket.MessageText, append(dst, '}'))
+	if c.Write(early, websocket.MessageText, append(dst, '}')) != nil {
+		return errGone
+	}
+	return nil
 }
