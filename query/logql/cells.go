@@ -105,7 +105,8 @@ type sample struct {
 type gather struct {
 	labels  []Label
 	cells   []cell
-	samples [][]sample // of operations that need them all
+	values  [][]float64 // of quantiles
+	samples [][]sample  // of counters
 }
 
 // class is what an operation keeps of rows.
@@ -119,6 +120,7 @@ const (
 	moments
 	earliest
 	latest
+	valuing
 	sampling
 )
 
@@ -141,7 +143,9 @@ func classOf(op syntax.RangeOp, unwrapped bool) class {
 		return earliest
 	case syntax.LastOverTime:
 		return latest
-	case syntax.QuantileOverTime, syntax.RateCounter:
+	case syntax.QuantileOverTime:
+		return valuing
+	case syntax.RateCounter:
 		return sampling
 	default:
 		return counting
@@ -151,7 +155,7 @@ func classOf(op syntax.RangeOp, unwrapped bool) class {
 // add adds a row to the cell.
 func (c *cell) add(k class, t int64, v float64) {
 	switch k {
-	case counting, sampling:
+	case counting, valuing, sampling:
 	case summing:
 		c.a += v
 	case lowest:
@@ -188,7 +192,7 @@ func (c *cell) merge(k class, o *cell) {
 		return
 	}
 	switch k {
-	case counting, sampling:
+	case counting, valuing, sampling:
 	case summing:
 		c.a += o.a
 	case lowest:
@@ -221,17 +225,38 @@ func (g *gather) finish(r *syntax.Range, w *windows) vector {
 	k := classOf(r.Op, r.Unwrap != nil)
 	out := newVector(g.labels, w.n)
 	var some []sample
+	var values []float64
 	for i := range w.n {
 		lo, hi := i, i+1
 		if w.cell > 0 {
 			lo, hi = i*w.stride, i*w.stride+w.span
+		}
+		if k == valuing {
+			hi = min(hi, len(g.values))
+			switch {
+			case hi <= lo:
+				continue
+			case hi-lo == 1 && (w.cell == 0 || w.span == 1):
+				values = g.values[lo] // no other window has it
+			default:
+				values = values[:0]
+				for j := lo; j < hi; j++ {
+					values = append(values, g.values[j]...)
+				}
+			}
+			if len(values) > 0 {
+				out.put(i, quantile(r.Param, values))
+			}
+			continue
 		}
 		if k == sampling {
 			some = some[:0]
 			for j := lo; j < min(hi, len(g.samples)); j++ {
 				some = append(some, g.samples[j]...)
 			}
-			if v, ok := ofSamples(r, some, w.first+int64(i)*w.step); ok {
+			end := w.first + int64(i)*w.step
+			slices.SortStableFunc(some, func(a, b sample) int { return cmp.Compare(a.t, b.t) })
+			if v, ok := counterRate(some, end-int64(r.Window), end); ok {
 				out.put(i, v)
 			}
 			continue
@@ -267,16 +292,8 @@ func (c *cell) value(r *syntax.Range) float64 {
 	}
 }
 
-func ofSamples(r *syntax.Range, some []sample, end int64) (float64, bool) {
-	if r.Op == syntax.QuantileOverTime {
-		return quantile(r.Param, some), len(some) > 0
-	}
-	slices.SortStableFunc(some, func(a, b sample) int { return cmp.Compare(a.t, b.t) })
-	return counterRate(some, end-int64(r.Window), end)
-}
-
 // quantile returns the q-quantile, between two values by their distance. It changes the order of some.
-func quantile(q float64, some []sample) float64 {
+func quantile(q float64, some []float64) float64 {
 	switch {
 	case len(some) == 0 || math.IsNaN(q):
 		return math.NaN()
@@ -285,45 +302,44 @@ func quantile(q float64, some []sample) float64 {
 	case q > 1:
 		return math.Inf(1)
 	}
+	nans := 0 // they are the smallest
+	for i, v := range some {
+		if math.IsNaN(v) {
+			some[i], some[nans] = some[nans], v
+			nans++
+		}
+	}
 	rank := q * float64(len(some)-1)
 	low := int(math.Floor(rank))
 	high := min(low+1, len(some)-1)
-	a := nth(some, low)
+	if low < nans {
+		return math.NaN()
+	}
+	rest := some[nans:]
+	a := nth(rest, low-nans)
 	b := a
 	if high > low {
-		b = nth(some[low+1:], 0)
+		b = slices.Min(rest[low-nans+1:])
 	}
 	weight := rank - math.Floor(rank)
 	return a*(1-weight) + b*weight
 }
 
-// less orders values, NaN first.
-func less(a, b float64) bool { return a < b || math.IsNaN(a) && !math.IsNaN(b) }
-
-// nth moves the n-th smallest value to its place, smaller ones before it and larger ones behind, and returns it.
-func nth(s []sample, n int) float64 {
+// nth moves the n-th smallest number to its place, smaller ones before it and larger ones behind, and returns it.
+func nth(s []float64, n int) float64 {
 	lo, hi := 0, len(s)-1
 	for rounds := 0; lo < hi; rounds++ {
 		if rounds > 64 || hi-lo < 12 { // rounds: an order that is made to be slow
-			slices.SortFunc(s[lo:hi+1], func(a, b sample) int {
-				switch {
-				case less(a.v, b.v):
-					return -1
-				case less(b.v, a.v):
-					return 1
-				default:
-					return 0
-				}
-			})
+			slices.Sort(s[lo : hi+1])
 			break
 		}
-		pivot := median(s[lo].v, s[lo+(hi-lo)/2].v, s[hi].v)
+		pivot := median(s[lo], s[lo+(hi-lo)/2], s[hi])
 		i, j := lo, hi
 		for i <= j {
-			for less(s[i].v, pivot) {
+			for s[i] < pivot {
 				i++
 			}
-			for less(pivot, s[j].v) {
+			for pivot < s[j] {
 				j--
 			}
 			if i <= j {
@@ -338,24 +354,13 @@ func nth(s []sample, n int) float64 {
 		case n >= i:
 			lo = i
 		default:
-			return s[n].v
+			return s[n]
 		}
 	}
-	return s[n].v
+	return s[n]
 }
 
-func median(a, b, c float64) float64 {
-	if less(b, a) {
-		a, b = b, a
-	}
-	if less(c, b) {
-		b = c
-		if less(b, a) {
-			b = a
-		}
-	}
-	return b
-}
+func median(a, b, c float64) float64 { return max(min(a, b), min(max(a, b), c)) }
 
 // counterRate returns the increase per second of a counter, whose resets count from zero, carried on to the ends of the
 // window when the samples come near to them.

@@ -229,6 +229,20 @@ func (c *columnar) stream(code uint32) *streamValues {
 	return v
 }
 
+// oneMask returns which labels the streams of the block have, if all have the same.
+func (c *columnar) oneMask() (uint64, bool) {
+	if len(c.b.Streams) == 0 || len(c.b.Streams) > c.b.Len() {
+		return 0, false
+	}
+	mask := c.stream(0).has
+	for code := 1; code < len(c.b.Streams); code++ {
+		if c.stream(uint32(code)).has != mask {
+			return 0, false
+		}
+	}
+	return mask, true
+}
+
 // rows adds rows of one shape: in parts whose streams have the same of the labels.
 func (c *columnar) rows(sh *storage.Shape, rows []uint32) error {
 	c.shape = sh
@@ -250,6 +264,9 @@ func (c *columnar) rows(sh *storage.Shape, rows []uint32) error {
 	if c.b.Stream == nil {
 		return c.part(rows, 0)
 	}
+	if mask, ok := c.oneMask(); ok {
+		return c.part(rows, mask)
+	}
 	for len(rows) > 0 {
 		mask := c.stream(c.b.Stream[rows[0]]).has
 		n := 1
@@ -266,7 +283,6 @@ func (c *columnar) rows(sh *storage.Shape, rows []uint32) error {
 
 // part adds rows of one shape whose streams have the labels in mask.
 func (c *columnar) part(rows []uint32, mask uint64) error {
-	rows = slices.Clone(rows)
 	var err error
 	for _, t := range c.tests {
 		if rows, err = c.filter(t, rows, mask); err != nil || len(rows) == 0 {
@@ -359,9 +375,7 @@ func (c *columnar) test(t syntax.Test, rows []uint32, mask uint64) ([]uint8, err
 		if !found {
 			return c.same(rows, outcome(t.M.Matches(""))), nil
 		}
-		return c.each(f, rows, func(s string) uint8 { return outcome(t.M.Matches(s)) }, func(v *storage.Variables) func(int64) uint8 {
-			return matchInts(t.M, v.Scale)
-		})
+		return c.each(f, rows, func(s string) uint8 { return outcome(t.M.Matches(s)) }, matchInts(t.M))
 	case *syntax.IP:
 		if c.plan.fields.Failed {
 			return c.same(rows, yes), nil
@@ -386,18 +400,7 @@ func (c *columnar) test(t syntax.Test, rows []uint32, mask uint64) ([]uint8, err
 				return unsure
 			}
 			return outcome(pipeline.Compare(t.Op, v, t.Value))
-		}, func(v *storage.Variables) func(int64) uint8 {
-			if t.Type != syntax.NumberValue || v.Scale > maxScale {
-				return nil
-			}
-			pow := math.Pow10(v.Scale)
-			return func(n int64) uint8 {
-				if n > maxExact || n < -maxExact {
-					return unsure
-				}
-				return outcome(pipeline.Compare(t.Op, float64(n)/pow, t.Value))
-			}
-		})
+		}, compareInts(t))
 	default:
 		return c.same(rows, unsure), nil
 	}
@@ -469,9 +472,12 @@ func (c *columnar) column(name string, mask uint64) (source, bool) {
 	return source{index: -1, value: v}, ok
 }
 
+// intTest tests the numbers of rows, which stand at at[row], and says whether it did.
+type intTest func(v *storage.Variables, rows, at []uint32, out []uint8) bool
+
 // each tests the label of each row: texts by f, once for each distinct text where they are known; numbers by ints, if it
-// and what it returns are not nil.
-func (c *columnar) each(src source, rows []uint32, f func(string) uint8, ints func(*storage.Variables) func(int64) uint8) ([]uint8, error) {
+// is not nil and does it.
+func (c *columnar) each(src source, rows []uint32, f func(string) uint8, ints intTest) ([]uint8, error) {
 	out := c.results(len(rows))
 	if src.index >= 0 {
 		known := make([]uint8, len(c.streams)) // 1 + the outcome
@@ -499,15 +505,21 @@ func (c *columnar) each(src source, rows []uint32, f func(string) uint8, ints fu
 		}
 		switch {
 		case v.Ints != nil && ints != nil:
-			if g := ints(v); g != nil {
-				for i, row := range rows {
-					out[i] = g(v.Ints[at[row]])
-				}
+			if ints(v, rows, at, out) {
 				return out, nil
 			}
 		case v.Ints != nil:
 		case v.Dict != nil:
 			known := make([]uint8, len(v.Dict))
+			if len(known) < len(rows) {
+				for code, s := range v.Dict {
+					known[code] = f(s)
+				}
+				for i, row := range rows {
+					out[i] = known[v.Code[at[row]]]
+				}
+				return out, nil
+			}
 			for i, row := range rows {
 				code := v.Code[at[row]]
 				if known[code] == 0 {
@@ -560,31 +572,65 @@ func appendValue(dst []byte, v columns.Value, vs []*storage.Variables, row int) 
 	return dst
 }
 
-// matchInts returns the test of a matcher on numbers, nil when texts must be made.
-func matchInts(m *labels.Matcher, scale int) func(int64) uint8 {
+// compareInts returns the test of a comparison on numbers.
+func compareInts(t *syntax.Compare) intTest {
+	return func(v *storage.Variables, rows, at []uint32, out []uint8) bool {
+		if t.Type != syntax.NumberValue || v.Scale > maxScale {
+			return false
+		}
+		// One of three outcomes for each number: below, equal, above.
+		below, equal, above := outcome(pipeline.Compare(t.Op, 0, 1)), outcome(pipeline.Compare(t.Op, 1, 1)), outcome(pipeline.Compare(t.Op, 1, 0))
+		if math.IsNaN(t.Value) {
+			return false
+		}
+		pow := math.Pow10(v.Scale)
+		for i, row := range rows {
+			n := v.Ints[at[row]]
+			switch x := float64(n) / pow; {
+			case n > maxExact || n < -maxExact:
+				out[i] = unsure
+			case x < t.Value:
+				out[i] = below
+			case x > t.Value:
+				out[i] = above
+			default:
+				out[i] = equal
+			}
+		}
+		return true
+	}
+}
+
+// matchInts returns the test of a matcher on numbers.
+func matchInts(m *labels.Matcher) intTest {
 	if m.Type != labels.MatchEqual && m.Type != labels.MatchNotEqual {
-		known := make(map[int64]uint8)
-		var b []byte
-		return func(n int64) uint8 {
-			r, ok := known[n]
-			if !ok {
-				b = storage.AppendDecimal(b[:0], n, scale)
-				r = outcome(m.Matches(string(b)))
-				if len(known) < 1<<16 {
+		return func(v *storage.Variables, rows, at []uint32, out []uint8) bool {
+			known := make(map[int64]uint8)
+			var b []byte
+			for i, row := range rows {
+				n := v.Ints[at[row]]
+				r, ok := known[n]
+				if !ok {
+					b = storage.AppendDecimal(b[:0], n, v.Scale)
+					r = outcome(m.Matches(string(b)))
 					known[n] = r
 				}
+				out[i] = r
 			}
-			return r
+			return true
 		}
 	}
-	n, err := strconv.ParseInt(strings.Replace(m.Value, ".", "", 1), 10, 64)
-	exists := err == nil && string(storage.AppendDecimal(nil, n, scale)) == m.Value
-	equal, other := outcome(m.Type == labels.MatchEqual), outcome(m.Type != labels.MatchEqual)
-	return func(x int64) uint8 {
-		if exists && x == n {
-			return equal
+	return func(v *storage.Variables, rows, at []uint32, out []uint8) bool {
+		n, err := strconv.ParseInt(strings.Replace(m.Value, ".", "", 1), 10, 64)
+		exists := err == nil && string(storage.AppendDecimal(nil, n, v.Scale)) == m.Value
+		equal, other := outcome(m.Type == labels.MatchEqual), outcome(m.Type != labels.MatchEqual)
+		for i, row := range rows {
+			out[i] = other
+			if v.Ints[at[row]] == n && exists {
+				out[i] = equal
+			}
 		}
-		return other
+		return true
 	}
 }
 
@@ -709,37 +755,45 @@ func (c *columnar) add(rows []uint32, values []float64, mask uint64) error {
 			srcs, names = append(srcs, src), append(names, n)
 		}
 	}
-	of, err := c.groups(names, srcs, rows)
+	of, series, err := c.groups(names, srcs, rows)
 	if err != nil {
 		return err
 	}
 	s, times := c.s, c.b.Time
 	if s.class == counting && s.w.n == 1 {
-		for _, g := range of {
-			if len(g.cells) == 0 {
-				if err := s.room(g, 1); err != nil {
-					return err
-				}
+		counts := make([]int64, len(series))
+		if of == nil {
+			counts[0] = int64(len(rows))
+		}
+		for _, k := range of {
+			counts[k]++
+		}
+		for k, g := range series {
+			if err := s.room(g, 1); err != nil {
+				return err
 			}
-			g.cells[0].n++
+			g.cells[0].n += counts[k]
 		}
 		return nil
 	}
-	v := 0.0
+	v, g := 0.0, series[0]
 	for i, row := range rows {
 		if values != nil {
 			v = values[i]
 		}
-		if err := s.add(of[i], times[row], v); err != nil {
+		if of != nil {
+			g = series[of[i]]
+		}
+		if err := s.add(g, times[row], v); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// groups returns the series of each row by the labels that come from srcs.
-func (c *columnar) groups(names []string, srcs []source, rows []uint32) ([]*gather, error) {
-	out := make([]*gather, len(rows))
+// groups returns the series of rows by the labels that come from srcs, and which of them each row belongs to; nil means
+// that all belong to the first.
+func (c *columnar) groups(names []string, srcs []source, rows []uint32) ([]uint32, []*gather, error) {
 	texts := make([]string, len(srcs))
 	find := func() (*gather, error) {
 		c.s.scratch = c.s.scratch[:0]
@@ -749,8 +803,9 @@ func (c *columnar) groups(names []string, srcs []source, rows []uint32) ([]*gath
 		c.s.key = pipeline.EncodeLabels(c.s.key[:0], c.s.scratch)
 		return c.s.of(c.s.key, c.s.scratch)
 	}
-	// One number for each distinct text of each label; a series for each combination.
-	indexes, distinct := make([][]uint32, 0, len(srcs)), make([][]string, 0, len(srcs))
+	// A number for each distinct text of each label, then a series for each combination that there is.
+	var indexes [][]uint32
+	var distinct [][]string
 	var varying []int
 	for i, src := range srcs {
 		if s, ok := src.value.Constant(); ok && src.index < 0 {
@@ -763,57 +818,57 @@ func (c *columnar) groups(names []string, srcs []source, rows []uint32) ([]*gath
 			return uint32(len(all) - 1)
 		})
 		if err != nil {
-			return nil, err
+			return nil, nil, err
+		}
+		if len(all) == 1 {
+			texts[i] = all[0]
+			continue
 		}
 		varying = append(varying, i)
 		indexes, distinct = append(indexes, idx), append(distinct, all)
 	}
+	var series []*gather
 	if len(varying) == 0 {
 		g, err := find()
-		for i := range out {
-			out[i] = g
-		}
-		return out, err
+		return nil, append(series, g), err
 	}
-	combinations := 1
-	for _, d := range distinct {
-		combinations *= len(d)
-		if combinations > 1<<20 {
-			break
-		}
+	of := indexes[0]
+	for j := 1; j < len(varying); j++ { // the combinations of the labels so far with the next
+		of = combine(of, indexes[j])
 	}
-	table, sparse := []*gather(nil), map[uint64]*gather(nil)
-	if combinations <= 1<<20 && combinations <= 4*len(rows)+64 {
-		table = make([]*gather, combinations)
-	} else {
-		sparse = make(map[uint64]*gather)
+	for i, k := range of {
+		if int(k) < len(series) {
+			continue
+		}
+		// Combinations are numbered in the order in which they appear.
+		for j, n := range varying {
+			texts[n] = distinct[j][indexes[j][i]]
+		}
+		g, err := find()
+		if err != nil {
+			return nil, nil, err
+		}
+		series = append(series, g)
 	}
-	for i := range rows {
-		key := uint64(0)
-		for j, d := range distinct {
-			key = key*uint64(len(d)) + uint64(indexes[j][i])
-		}
-		var g *gather
-		if table != nil {
-			g = table[key]
-		} else if len(varying) <= 2 {
-			g = sparse[key]
-		}
-		if g == nil {
-			for j, k := range varying {
-				texts[k] = distinct[j][indexes[j][i]]
+	return of, series, nil
+}
+
+// combine numbers the pairs of a and b in the order in which they appear.
+func combine(a, b []uint32) []uint32 {
+	known := make(map[uint64]uint32)
+	out := make([]uint32, len(a))
+	last, n := uint64(0), uint32(0)
+	for i := range a {
+		key := uint64(a[i])<<32 | uint64(b[i])
+		if i == 0 || key != last {
+			var ok bool
+			if n, ok = known[key]; !ok {
+				n = uint32(len(known))
+				known[key] = n
 			}
-			var err error
-			if g, err = find(); err != nil {
-				return nil, err
-			}
-			if table != nil {
-				table[key] = g
-			} else if len(varying) <= 2 {
-				sparse[key] = g
-			}
+			last = key
 		}
-		out[i] = g
+		out[i] = n
 	}
-	return out, nil
+	return out
 }

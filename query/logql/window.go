@@ -359,15 +359,24 @@ func (s *scan) room(g *gather, n int) error {
 // add adds a row to a series.
 func (s *scan) add(g *gather, t int64, v float64) error {
 	lo, hi := s.w.at(t)
-	if s.class == sampling {
-		if len(g.samples) < hi {
-			if s.cells += hi - len(g.samples); s.cells > maxCells {
-				return limitf("the query needs more than %d series times steps: ask for fewer series or a larger step", maxCells)
-			}
-			g.samples = append(g.samples, make([][]sample, hi-len(g.samples))...)
+	if s.class == valuing {
+		if err := s.keep(len(g.values), lo, hi); err != nil {
+			return err
 		}
-		if s.samples += hi - lo; s.samples > maxSamples {
-			return limitf("the query keeps more than %d values: narrow its time range or its selector", maxSamples)
+		if len(g.values) < hi {
+			g.values = append(g.values, make([][]float64, hi-len(g.values))...)
+		}
+		for c := lo; c < hi; c++ {
+			g.values[c] = append(g.values[c], v)
+		}
+		return nil
+	}
+	if s.class == sampling {
+		if err := s.keep(len(g.samples), lo, hi); err != nil {
+			return err
+		}
+		if len(g.samples) < hi {
+			g.samples = append(g.samples, make([][]sample, hi-len(g.samples))...)
 		}
 		for c := lo; c < hi; c++ {
 			g.samples[c] = append(g.samples[c], sample{t, v})
@@ -379,6 +388,17 @@ func (s *scan) add(g *gather, t int64, v float64) error {
 	}
 	for c := lo; c < hi; c++ {
 		g.cells[c].add(s.class, t, v)
+	}
+	return nil
+}
+
+// keep counts a value that is kept in the cells from lo up to, without, hi of a series that has some.
+func (s *scan) keep(have, lo, hi int) error {
+	if s.cells += max(hi-have, 0); s.cells > maxCells {
+		return limitf("the query needs more than %d series times steps: ask for fewer series or a larger step", maxCells)
+	}
+	if s.samples += hi - lo; s.samples > maxSamples {
+		return limitf("the query keeps more than %d values: narrow its time range or its selector", maxSamples)
 	}
 	return nil
 }
