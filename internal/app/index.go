@@ -17,7 +17,7 @@ func (a *App) index(w http.ResponseWriter, _ *http.Request) {
 <li><a href="/metrics">/metrics</a>: own metrics</li>
 <li><a href="/-/ready">/-/ready</a>, <a href="/-/healthy">/-/healthy</a></li>
 <li><a href="/api/v1/labels">/api/v1/labels</a>, <code>/api/v1/query?query=...</code>: PromQL</li>
-<li><code>/loki/api/v1/query_range?query=...</code>: LogQL</li>
+<li><code>/loki/api/v1/query_range?query=...</code>, <code>/api/v1/logs/export?query=...</code>: LogQL</li>
 <li><a href="/api/search">/api/search</a>, <code>/api/v2/traces/{id}</code>: traces</li>
 <li><a href="/api/v1/rules">/api/v1/rules</a>, <a href="/api/v1/alerts">/api/v1/alerts</a>, <a href="/api/v1/slos">/api/v1/slos</a>: rules, alerts, objectives</li>
 <li><code>/api/v1/correlate/trace/{id}</code>, <code>/api/v1/correlate/resource?name=...</code>: joins</li>
