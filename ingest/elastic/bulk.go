@@ -143,7 +143,7 @@ func (d *decoder) decode(body []byte) error {
 		}
 		it, err := d.read(line)
 		if err != nil {
-			return httpapi.BadDataf("Malformed action/metadata line [%d]: %v", number, err)
+			return httpapi.BadDataf("line %d is no action: %v", number, err)
 		}
 		if it.action == "delete" {
 			d.refuse(it, reasonAction, "illegal_argument_exception", "delete is not supported: logs are only appended")

@@ -228,7 +228,7 @@ func TestRefused(t *testing.T) {
 		text             string
 	}{
 		{"method", http.MethodGet, ``, http.StatusMethodNotAllowed, "use POST"},
-		{"no action", http.MethodPost, "hello\n{}", http.StatusBadRequest, "Malformed action/metadata line [1]"},
+		{"no action", http.MethodPost, "hello\n{}", http.StatusBadRequest, "line 1 is no action"},
 		{"unknown action", http.MethodPost, `{"get":{}}`, http.StatusBadRequest, `unknown action \"get\"`},
 		{"two actions", http.MethodPost, `{"index":{},"create":{}}`, http.StatusBadRequest, "2 actions"},
 		{"no document", http.MethodPost, `{"index":{"_index":"a"}}`, http.StatusBadRequest, "no document after it"},

@@ -36,7 +36,7 @@ func matchersOf(selector string) ([]*labels.Matcher, error) {
 	}
 	l, ok := e.(*syntax.Log)
 	if !ok {
-		return nil, httpapi.BadDataf("only label matchers are supported")
+		return nil, httpapi.BadDataf("a selector is wanted, such as {app=\"shop\"}, and not a query for numbers")
 	}
 	return l.Matchers, nil
 }

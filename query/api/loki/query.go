@@ -82,8 +82,7 @@ func (a *API) page(r *http.Request) (p page, err error) {
 		return p, err
 	}
 	if p.limit > a.Config.MaxLines {
-		return p, httpapi.BadDataf("max entries limit per query exceeded, limit > max_entries_limit_per_query (%d > %d): ask for less and go on with the cursor of the answer, or raise loki.max_lines",
-			p.limit, a.Config.MaxLines)
+		return p, httpapi.BadDataf("limit %d is over loki.max_lines (%d): ask for less and go on with the cursor of the answer", p.limit, a.Config.MaxLines)
 	}
 	switch strings.ToLower(r.Form.Get("direction")) {
 	case "", "backward":
