@@ -234,15 +234,18 @@ func (c *attrColumn) matches(m *labels.Matcher, f func(row int, ok bool)) error 
 	return nil
 }
 
-// attrsOf returns the attributes of the given rows, ascending, of a block of n rows.
-func attrsOf(cols []attrColumn, rows []int, n int) ([]telemetry.Attrs, error) {
-	out := make([]telemetry.Attrs, len(rows))
+// attrsOf fills out with the attributes of the given rows, ascending, of a block of n rows; nil is all of them.
+func attrsOf(out []telemetry.Attrs, cols []attrColumn, rows []int, n int) error {
+	clear(out)
+	if len(cols) == 0 {
+		return nil
+	}
 	at := make([]int32, n) // place of each row in out, from 1
-	for i, r := range rows {
-		at[r] = int32(i + 1)
+	for i := range out {
+		at[row(rows, i)] = int32(i + 1)
 	}
 	total := 0
-	counts := make([]int32, len(rows))
+	counts := make([]int32, len(out))
 	each := func(c *attrColumn, f func(place, i int)) {
 		for i := range c.n {
 			row := i
@@ -256,12 +259,12 @@ func attrsOf(cols []attrColumn, rows []int, n int) ([]telemetry.Attrs, error) {
 	}
 	for i := range cols {
 		if err := cols[i].load(n); err != nil {
-			return nil, err
+			return err
 		}
 		each(&cols[i], func(p, _ int) { counts[p]++; total++ })
 	}
 	if total == 0 {
-		return out, nil
+		return nil
 	}
 	arena := make([]telemetry.Attr, total)
 	for i, k := range counts {
@@ -281,10 +284,10 @@ func attrsOf(cols []attrColumn, rows []int, n int) ([]telemetry.Attrs, error) {
 			out[p] = append(out[p], telemetry.Attr{Key: key, Value: v})
 		})
 		if err != nil {
-			return nil, err
+			return err
 		}
 	}
-	return out, nil
+	return nil
 }
 
 // maxAttrKeys is how many keys the attributes of one block may have: with more, it ends.

@@ -19,7 +19,8 @@ func attrRowsOf(t require.TestingT, raw []byte, n int) ([]telemetry.Attrs, error
 	for i := range rows {
 		rows[i] = i
 	}
-	as, err := attrsOf(cols, rows, n)
+	as := make([]telemetry.Attrs, len(rows))
+	err = attrsOf(as, cols, rows, n)
 	if err != nil {
 		return nil, err
 	}

@@ -21,8 +21,11 @@ const rows = 200_000
 // record returns line i; every 20,000th holds a needle.
 func record(i int) telemetry.LogRecord {
 	body := fmt.Sprintf("level=info msg=\"request done\" path=/cart/%d took=%dms status=200", i%97, i%900)
-	if i%20_000 == 7 {
+	switch {
+	case i%20_000 == 7:
 		body = "level=error msg=\"needle in the stack\""
+	case i%20 == 3:
+		body += " trace_id=" + trace(i)
 	}
 	return telemetry.LogRecord{
 		Time: int64(i) * 1e6, Severity: 9, SeverityText: "INFO", Body: telemetry.String(body),
@@ -30,14 +33,20 @@ func record(i int) telemetry.LogRecord {
 	}
 }
 
+func trace(i int) string {
+	return fmt.Sprintf("%016x%016x", uint64(i)*0x9e3779b97f4a7c15, uint64(i+1)*0xbf58476d1ce4e5b9)
+}
+
 func stream(i int) telemetry.LabelSet {
 	return telemetry.NewLabelSet(labels.FromStrings("service_name", fmt.Sprintf("service-%d", i%20)))
 }
 
-// bigPart returns a part with all lines.
+// bigPart returns a part with all lines, in several segments.
 func bigPart(b *testing.B) *logs.Part {
 	b.Helper()
-	bd := logs.NewBuilder(b.Context(), logs.DefaultLayout(), lines.NewDecoder())
+	layout := logs.DefaultLayout()
+	layout.SegmentBlocks = 5
+	bd := logs.NewBuilder(b.Context(), layout, lines.NewDecoder())
 	for i := range rows {
 		r := record(i)
 		bd.Add(stream(i), nil, &r)
@@ -58,12 +67,19 @@ func bigPart(b *testing.B) *logs.Part {
 
 func BenchmarkScan(b *testing.B) {
 	p := bigPart(b)
+	dec := lines.NewDecoder()
 	for _, bb := range []struct {
 		name string
 		q    storage.LogQuery
 		want int
 	}{
 		{"needle", storage.LogQuery{Where: storage.LineContains("needle"), Columns: storage.LogAll}, rows / 20_000},
+		{"absent", storage.LogQuery{Where: storage.LineContains("zqnabsent1"), Columns: storage.LogAll}, 0},
+		{"trace", storage.LogQuery{Where: storage.LineContains(trace(100_003)), Columns: storage.LogAll, Order: storage.NewestFirst, Limit: 100}, 1},
+		{"newest of a stream", storage.LogQuery{
+			Where:   storage.And{storage.StreamMatch{labels.MustNewMatcher(labels.MatchEqual, "service_name", "service-3")}, storage.LineContains("path=/cart/3")},
+			Columns: storage.LogAll, Order: storage.NewestFirst, Limit: 100,
+		}, 100},
 		{"stream", storage.LogQuery{Where: storage.StreamMatch{labels.MustNewMatcher(labels.MatchEqual, "service_name", "service-3")}, Columns: storage.LogBody}, rows / 20},
 		{"newest", storage.LogQuery{Order: storage.NewestFirst, Limit: 100, Columns: storage.LogBody | storage.LogStream}, 100},
 	} {
@@ -72,7 +88,7 @@ func BenchmarkScan(b *testing.B) {
 			for b.Loop() {
 				q := bb.q
 				q.End = math.MaxInt64
-				blk, err := logs.Collect(b.Context(), []logs.Source{p}, logs.Scan{LogQuery: q, Decoder: lines.NewDecoder()}, func(_ int, err error) error { return err })
+				blk, err := logs.Collect(b.Context(), []logs.Source{p}, logs.Scan{LogQuery: q, Decoder: dec}, func(_ int, err error) error { return err })
 				if err != nil || blk.Len() != bb.want {
 					b.Fatal(blk.Len(), err)
 				}
@@ -80,6 +96,25 @@ func BenchmarkScan(b *testing.B) {
 			b.ReportMetric(float64(b.N)*rows/b.Elapsed().Seconds(), "lines/s")
 		})
 	}
+}
+
+// BenchmarkCount reads times and streams of all rows.
+func BenchmarkCount(b *testing.B) {
+	p := bigPart(b)
+	q := storage.LogQuery{End: math.MaxInt64, Columns: storage.LogStream}
+	dec := lines.NewDecoder()
+	b.ReportAllocs()
+	for b.Loop() {
+		n := 0
+		err := p.Scan(b.Context(), &logs.Scan{LogQuery: q, Decoder: dec}, func(r logs.Rows) error {
+			n += r.Len()
+			return nil
+		})
+		if err != nil || n != rows {
+			b.Fatal(n, err)
+		}
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/rows, "ns/line")
 }
 
 func BenchmarkHeadAppend(b *testing.B) {

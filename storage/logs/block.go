@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/hex"
 	"slices"
+	"sort"
 	"unsafe"
 
 	"github.com/braidobs/braid/internal/telemetry"
@@ -20,20 +21,32 @@ type blockReader struct {
 	b     int
 	n     int // rows
 	s     *Scan
-	rd    part.RowReader
-	times []int64
+	t     *part.Table
+	mem   *memory
+	times []int64 // once they are known
 	text  *lines.Block
 	attrs []attrColumn
 	known bool // attrs are there
 	buf   []byte
 }
 
-func (p *Part) openBlock(c candidate, s *Scan) (*blockReader, error) {
+func (p *Part) openBlock(c candidate, s *Scan) *blockReader {
 	t := p.p.Table("rows")
-	r := &blockReader{p: p, g: c.g, b: c.b, n: t.BlockRows(c.b), s: s, rd: part.RowReader{Table: t, Block: c.b}}
-	r.times = r.rd.Read("time").Ints
+	r := &blockReader{p: p, g: c.g, b: c.b, n: t.BlockRows(c.b), s: s, t: t, mem: s.memory()}
 	s.opened(1, r.n, 8*r.n)
-	return r, r.rd.Err
+	return r
+}
+
+// allTimes returns the times of all rows.
+func (r *blockReader) allTimes() ([]int64, error) {
+	if r.times == nil {
+		var err error
+		if r.mem.times, err = r.t.ReadInts("time", r.b, r.mem.times, &r.mem.Scratch); err != nil {
+			return nil, err
+		}
+		r.times = r.mem.times
+	}
+	return r.times, nil
 }
 
 // lines opens the bodies.
@@ -51,7 +64,7 @@ func (r *blockReader) lines() (*lines.Block, error) {
 		return nil, err
 	}
 	r.s.opened(0, 0, len(b))
-	if r.text, err = r.s.Decoder.Open(b, templates, func() ([]int64, error) { return r.times, nil }); err != nil {
+	if r.text, err = r.s.Decoder.Open(b, templates.List, r.allTimes); err != nil {
 		return nil, t.Corrupt("blob", r.b, "%v", err)
 	}
 	if r.text.Rows() != r.n {
@@ -66,7 +79,7 @@ func (r *blockReader) contains(text string, keep lines.Set) error {
 	if err != nil {
 		return err
 	}
-	return r.corrupt("lines", b.Contains(r.s.needle(r.g, text), keep))
+	return r.corrupt("lines", b.Contains(r.s.needle(r.p, r.g, text), keep))
 }
 
 // corrupt says where malformed lines or attributes lie.
@@ -95,49 +108,73 @@ func (r *blockReader) columns() ([]attrColumn, error) {
 	return r.attrs, nil
 }
 
-// selected returns the rows that the scan selects, ascending.
-func (r *blockReader) selected(ctx context.Context, c candidate, allowed []bool) ([]int, error) {
-	if c.lo >= r.s.Start && c.hi <= r.s.End && len(r.s.Masks) == 0 && onlyStreams(r.s.Where) {
+// selected returns the rows that the scan selects, ascending, nil for all, and whether there are any.
+func (r *blockReader) selected(ctx context.Context, c candidate, allowed []bool) (rows []int, any bool, err error) {
+	whole := c.lo >= r.s.Start && c.hi <= r.s.End
+	if whole && len(r.s.Masks) == 0 && onlyStreams(r.s.Where) {
 		all, err := r.allowed(allowed)
 		if all || err != nil {
-			return r.s.upTo(r.n), err
+			return nil, true, err
 		}
 	}
-	keep := lines.EmptySet(r.n)
-	any := false
-	for i, at := range r.times {
-		if at >= r.s.Start && at <= r.s.End {
-			keep.Add(i)
-			any = true
+	keep := slices.Grow(r.mem.keep[:0], (r.n+63)/64)[:(r.n+63)/64]
+	r.mem.keep = keep
+	keep.Fill(r.n)
+	if !whole {
+		times, err := r.allTimes()
+		if err != nil {
+			return nil, false, err
 		}
-	}
-	if !any {
-		return nil, nil
+		for i, at := range times {
+			if at < r.s.Start || at > r.s.End {
+				keep.Remove(i)
+			}
+		}
+		if !keep.Any() {
+			return nil, false, nil
+		}
 	}
 	if allowed != nil {
-		if err := r.byStream(keep, func(n uint32) bool { return allowed[n] }); err != nil {
-			return nil, err
+		if err := r.byIndex("stream", r.g.streams, keep, func(n uint32) bool { return allowed[n] }); err != nil {
+			return nil, false, err
 		}
 	}
 	if err := r.filter(ctx, r.s.Where, keep, allowed != nil); err != nil {
-		return nil, err
+		return nil, false, err
 	}
+	if err := r.unmask(ctx, keep); err != nil {
+		return nil, false, err
+	}
+	n := keep.Count()
+	if n == 0 || n == r.n {
+		return nil, n > 0, nil
+	}
+	rows = slices.Grow(r.mem.rows[:0], n)
+	keep.Each(func(row int) { rows = append(rows, row) })
+	r.mem.rows = rows
+	return rows, true, nil
+}
+
+// unmask removes the rows from keep that are deleted.
+func (r *blockReader) unmask(ctx context.Context, keep lines.Set) error {
 	for i := range r.s.Masks {
 		m := &r.s.Masks[i]
 		hidden := slices.Clone(keep)
+		times, err := r.allTimes()
+		if err != nil {
+			return err
+		}
 		keep.Each(func(row int) {
-			if r.times[row] < m.Start || r.times[row] > m.End {
+			if times[row] < m.Start || times[row] > m.End {
 				hidden.Remove(row)
 			}
 		})
 		if err := r.filter(ctx, m.Where, hidden, false); err != nil {
-			return nil, err
+			return err
 		}
 		keep.AndNot(hidden)
 	}
-	rows := make([]int, 0, keep.Count())
-	keep.Each(func(row int) { rows = append(rows, row) })
-	return rows, nil
+	return nil
 }
 
 // onlyStreams says whether p is about streams and nothing else.
@@ -157,36 +194,11 @@ func (r *blockReader) allowed(streams []bool) (bool, error) {
 	if streams == nil {
 		return true, nil
 	}
-	lo, hi, ok := r.rd.Table.Ints("stream", r.b)
+	lo, hi, ok := r.t.Ints("stream", r.b)
 	if !ok || lo < 0 || hi >= int64(len(r.g.streams)) {
-		return false, r.rd.Table.Corrupt("stream", r.b, "streams %d to %d of %d", lo, hi, len(r.g.streams))
+		return false, r.t.Corrupt("stream", r.b, "streams %d to %d of %d", lo, hi, len(r.g.streams))
 	}
 	return !slices.ContainsFunc(r.g.streams[lo:hi+1], func(n uint32) bool { return !streams[n] }), nil
-}
-
-// byStream keeps the rows of the streams that f accepts.
-func (r *blockReader) byStream(keep lines.Set, f func(n uint32) bool) error {
-	lo, hi, ok := r.rd.Table.Ints("stream", r.b)
-	if ok && lo == hi && lo >= 0 && lo < int64(len(r.g.streams)) {
-		if !f(r.g.streams[lo]) {
-			clear(keep)
-		}
-		return nil
-	}
-	ns, err := r.rd.Table.Indexes("stream", r.b, len(r.g.streams))
-	if err != nil {
-		return err
-	}
-	last, good := int64(-1), false
-	for i, n := range ns {
-		if n != last {
-			last, good = n, f(r.g.streams[n])
-		}
-		if !good {
-			keep.Remove(i)
-		}
-	}
-	return nil
 }
 
 // cost orders predicates: those that cost least come first.
@@ -253,17 +265,20 @@ func (r *blockReader) filter(ctx context.Context, p storage.Predicate, keep line
 		if streams {
 			return nil
 		}
-		return r.byStream(keep, func(n uint32) bool { return storage.MatchLabels(r.p.streams[n], p) })
+		return r.byIndex("stream", r.g.streams, keep, func(n uint32) bool { return storage.MatchLabels(r.p.streams[n], p) })
 	case storage.ResourceIn:
 		return r.byIndex("resource", r.g.res, keep, func(n uint32) bool { return r.p.res[n] != nil && slices.Contains(p, r.p.res[n].ID) })
 	case storage.SeverityRange:
-		ns := r.rd.Read("severity").Ints
+		ns, err := r.ints("severity")
+		if err != nil {
+			return err
+		}
 		keep.Each(func(row int) {
-			if r.rd.Err == nil && (uint8(ns[row]) < p.Min || uint8(ns[row]) > p.Max) {
+			if uint8(ns[row]) < p.Min || uint8(ns[row]) > p.Max {
 				keep.Remove(row)
 			}
 		})
-		return r.rd.Err
+		return nil
 	case storage.TraceIn:
 		return r.byTrace(p, keep)
 	case storage.AttrMatch:
@@ -282,30 +297,57 @@ func (r *blockReader) filter(ctx context.Context, p storage.Predicate, keep line
 	}
 }
 
-// byIndex keeps rows by a column of indexes into a dictionary of the segment.
-func (r *blockReader) byIndex(column string, dict []uint32, keep lines.Set, f func(n uint32) bool) error {
-	ns, err := r.rd.Table.Indexes(column, r.b, len(dict))
+// ints returns a column of numbers, valid until the next one is read.
+func (r *blockReader) ints(column string) ([]int64, error) {
+	var err error
+	r.mem.ints, err = r.t.ReadInts(column, r.b, r.mem.ints, &r.mem.Scratch)
+	return r.mem.ints, err
+}
+
+// runs calls f with each run of rows that have the same number in a column of indexes into a dictionary of the segment.
+func (r *blockReader) runs(column string, dict []uint32, f func(from, to int, n uint32)) error {
+	lo, hi, ok := r.t.Ints(column, r.b)
+	if ok && lo == hi && lo >= 0 && lo < int64(len(dict)) {
+		f(0, r.n, dict[lo])
+		return nil
+	}
+	ns, err := r.ints(column)
 	if err != nil {
 		return err
 	}
-	last, good := int64(-1), false
-	for i, n := range ns {
-		if n != last {
-			last, good = n, f(dict[n])
+	for i := 0; i < len(ns); {
+		n, from := ns[i], i
+		if n < 0 || n >= int64(len(dict)) {
+			return r.t.Corrupt(column, r.b, "index %d into %d values", n, len(dict))
 		}
-		if !good {
-			keep.Remove(i)
+		for i++; i < len(ns) && ns[i] == n; {
+			i++
 		}
+		f(from, i, dict[n])
 	}
 	return nil
 }
 
+// byIndex keeps rows by a column of indexes into a dictionary of the segment.
+func (r *blockReader) byIndex(column string, dict []uint32, keep lines.Set, f func(n uint32) bool) error {
+	return r.runs(column, dict, func(from, to int, n uint32) {
+		if !f(n) {
+			keep.RemoveRange(from, to)
+		}
+	})
+}
+
 func (r *blockReader) byTrace(ids storage.TraceIn, keep lines.Set) error {
-	ats := r.rd.Read("trace_at").Ints
-	traces := r.rd.Read("trace").Fixed
-	if r.rd.Err != nil {
-		return r.rd.Err
+	ats, err := r.ints("trace_at")
+	if err != nil {
+		return err
 	}
+	ats = slices.Clone(ats)
+	vs, err := r.t.ReadRows("trace", r.b, nil, &r.mem.Scratch)
+	if err != nil {
+		return err
+	}
+	traces := vs.Fixed
 	inLine := slices.Clone(keep)
 	keep.Each(func(row int) {
 		if ats[row] > 0 {
@@ -321,7 +363,7 @@ func (r *blockReader) byTrace(ids storage.TraceIn, keep lines.Set) error {
 	if !inLine.Any() {
 		return nil
 	}
-	err := union(inLine, len(ids), func(i int, some lines.Set) error {
+	err = union(inLine, len(ids), func(i int, some lines.Set) error {
 		return r.contains(hex.EncodeToString(ids[i][:]), some)
 	})
 	if err != nil {
@@ -354,10 +396,10 @@ func (r *blockReader) idInLine(row int, at int64, id []byte) error {
 func (r *blockReader) parseID(line []byte, at int64, id []byte) error {
 	end := at - 1 + int64(2*len(id))
 	if end > int64(len(line)) {
-		return r.rd.Table.Corrupt("trace_at", r.b, "an ID at %d of a line of %d bytes", at, len(line))
+		return r.t.Corrupt("trace_at", r.b, "an ID at %d of a line of %d bytes", at, len(line))
 	}
 	if _, err := hex.Decode(id, line[at-1:end]); err != nil {
-		return r.rd.Table.Corrupt("trace_at", r.b, "an ID at %d: %v", at, err)
+		return r.t.Corrupt("trace_at", r.b, "an ID at %d: %v", at, err)
 	}
 	return nil
 }
@@ -435,59 +477,110 @@ func (r *blockReader) byAttr(p storage.AttrMatch, keep lines.Set) error {
 	return nil
 }
 
-// mapped returns the given rows of a column of indexes, as numbers of the part's dictionary.
-func (r *blockReader) mapped(column string, rows []int, dict []uint32) []uint32 {
-	if r.rd.Err != nil {
-		return nil
+// mapped fills dst with the given rows of a column of indexes, as numbers of the part's dictionary; nil is all rows.
+func (r *blockReader) mapped(dst []uint32, column string, rows []int, dict []uint32) ([]uint32, error) {
+	size := r.n
+	if rows != nil {
+		size = len(rows)
 	}
-	ns, err := r.rd.Table.Indexes(column, r.b, len(dict))
-	if err != nil {
-		r.rd.Err = err
-		return nil
-	}
-	return part.Pick(rows, ns, func(n int64) uint32 { return dict[n] })
+	dst = slices.Grow(dst[:0], size)[:size]
+	at := 0
+	err := r.runs(column, dict, func(from, to int, n uint32) {
+		if rows != nil {
+			from = at
+			at += sort.SearchInts(rows[at:], to)
+			to = at
+		}
+		for i := range dst[from:to] {
+			dst[from+i] = n
+		}
+	})
+	return dst, err
 }
 
-// fill reads the columns cols of the given rows.
-func (r *blockReader) fill(rows []int, cols storage.LogColumns) (*storage.LogBlock, error) {
-	blk := &storage.LogBlock{Streams: r.p.streams, Resources: r.p.res, Scopes: r.p.scopes, Time: r.times}
-	rd := &r.rd
-	if len(rows) < r.n {
-		blk.Time = part.Pick(rows, r.times, part.Same[int64])
+// columnReader reads rows of columns of one block. Its first error sticks: after it everything is empty.
+type columnReader struct {
+	r    *blockReader
+	rows []int // nil is all
+	err  error
+}
+
+func (c *columnReader) read(column string) (v part.Vector) {
+	if c.err == nil {
+		v, c.err = c.r.t.ReadRows(column, c.r.b, c.rows, &c.r.mem.Scratch)
 	}
+	return v
+}
+
+func (c *columnReader) mapped(dst *[]uint32, column string, dict []uint32) []uint32 {
+	if c.err == nil {
+		*dst, c.err = c.r.mapped(*dst, column, c.rows, dict)
+	}
+	return *dst
+}
+
+func numbers[T uint8 | uint32](ns []int64) []T {
+	out := make([]T, len(ns))
+	for i, n := range ns {
+		out[i] = T(n)
+	}
+	return out
+}
+
+// fill reads the columns cols of the given rows, ascending; nil is all rows.
+func (r *blockReader) fill(rows []int, cols storage.LogColumns) (*storage.LogBlock, error) {
+	blk := &storage.LogBlock{Streams: r.p.streams, Resources: r.p.res, Scopes: r.p.scopes}
+	var err error
+	if blk.Time, err = r.allTimes(); err != nil {
+		return nil, err
+	}
+	if rows != nil {
+		blk.Time = r.mem.time[:0]
+		for _, row := range rows {
+			blk.Time = append(blk.Time, r.times[row])
+		}
+		r.mem.time = blk.Time
+	}
+	c := columnReader{r: r, rows: rows}
 	if cols&storage.LogStream != 0 {
-		blk.Stream = r.mapped("stream", rows, r.g.streams)
+		blk.Stream = c.mapped(&r.mem.stream, "stream", r.g.streams)
 	}
 	if cols&storage.LogResource != 0 {
-		blk.Resource = r.mapped("resource", rows, r.g.res)
+		blk.Resource = c.mapped(&r.mem.resource, "resource", r.g.res)
 	}
 	if cols&storage.LogScope != 0 {
-		blk.Scope = r.mapped("scope", rows, r.g.scopes)
+		blk.Scope = c.mapped(&r.mem.scope, "scope", r.g.scopes)
 	}
 	if cols&storage.LogSeverity != 0 {
-		blk.Severity = part.Pick(rows, rd.Read("severity").Ints, func(n int64) uint8 { return uint8(n) })
-		blk.SeverityText = part.Pick(rows, rd.Read("severity_text").Strs, part.Same[string])
+		blk.Severity = numbers[uint8](c.read("severity").Ints)
+		blk.SeverityText = c.read("severity_text").Strs
 	}
 	if cols&storage.LogObserved != 0 {
-		blk.Observed = part.Pick(rows, rd.Read("observed").Ints, part.Same[int64])
-		for i, late := range part.Pick(rows, rd.Read("late").Ints, part.Same[int64]) {
-			if late != 0 && rd.Err == nil {
+		blk.Observed = c.read("observed").Ints
+		for i, late := range c.read("late").Ints {
+			if late != 0 && c.err == nil {
 				blk.Observed[i] += blk.Time[i]
 			}
 		}
-		blk.EventName = part.Pick(rows, rd.Read("event").Strs, part.Same[string])
-		blk.Dropped = part.Pick(rows, rd.Read("dropped").Ints, func(n int64) uint32 { return uint32(n) })
-		blk.Inferred = part.Pick(rows, rd.Read("inferred").Ints, func(n int64) bool { return n != 0 })
+		blk.EventName = c.read("event").Strs
+		blk.Dropped = numbers[uint32](c.read("dropped").Ints)
+		inferred := c.read("inferred").Ints
+		blk.Inferred = make([]bool, len(inferred))
+		for i, n := range inferred {
+			blk.Inferred[i] = n != 0
+		}
 	}
-	if rd.Err != nil {
-		return nil, rd.Err
+	if c.err != nil {
+		return nil, c.err
 	}
 	if cols&storage.LogAttrs != 0 {
 		as, err := r.columns()
 		if err != nil {
 			return nil, err
 		}
-		if blk.Attrs, err = attrsOf(as, rows, r.n); err != nil {
+		blk.Attrs = slices.Grow(r.mem.attrs[:0], blk.Len())[:blk.Len()]
+		r.mem.attrs = blk.Attrs
+		if err = attrsOf(blk.Attrs, as, rows, r.n); err != nil {
 			return nil, r.corrupt("attrs", err)
 		}
 	}
@@ -501,11 +594,12 @@ func (r *blockReader) fill(rows []int, cols storage.LogColumns) (*storage.LogBlo
 			return nil, err
 		}
 		var some []uint32 // nil means all
-		if len(rows) < r.n {
-			some = make([]uint32, len(rows))
-			for i, row := range rows {
-				some[i] = uint32(row)
+		if rows != nil {
+			some = r.mem.chosen[:0]
+			for _, row := range rows {
+				some = append(some, uint32(row))
 			}
+			r.mem.chosen = some
 		}
 		blk.Lines = text.Lines(some)
 	}
@@ -517,39 +611,48 @@ func (r *blockReader) fill(rows []int, cols storage.LogColumns) (*storage.LogBlo
 	return blk, nil
 }
 
+// row returns the row of the block that row i of the given ones is.
+func row(rows []int, i int) int {
+	if rows == nil {
+		return i
+	}
+	return rows[i]
+}
+
 // bodies fills the bodies of the given rows.
 func (r *blockReader) bodies(blk *storage.LogBlock, rows []int) error {
 	text, err := r.lines()
 	if err != nil {
 		return err
 	}
-	values := r.rd.Read("value").Strs
-	if r.rd.Err != nil {
-		return r.rd.Err
+	c := columnReader{r: r, rows: rows}
+	values := c.read("value").Strs
+	if c.err != nil {
+		return c.err
 	}
-	ends := make([]int, len(rows))
+	ends := make([]int, len(values))
 	var arena []byte
-	for i, row := range rows {
-		if values[row] == "" {
-			if arena, err = text.AppendLine(arena, row); err != nil {
+	for i, v := range values {
+		if v == "" {
+			if arena, err = text.AppendLine(arena, row(rows, i)); err != nil {
 				return r.corrupt("lines", err)
 			}
 		}
 		ends[i] = len(arena)
 	}
 	all := unsafe.String(unsafe.SliceData(arena), len(arena))
-	blk.Body = make([]telemetry.Value, len(rows))
+	blk.Body = make([]telemetry.Value, len(values))
 	from := 0
-	for i, row := range rows {
-		if values[row] == "" {
+	for i, v := range values {
+		if v == "" {
 			blk.Body[i] = telemetry.String(all[from:ends[i]])
 			from = ends[i]
 			continue
 		}
-		d := telemetry.NewDecoder(values[row])
+		d := telemetry.NewDecoder(v)
 		blk.Body[i] = d.Value()
 		if d.Err() != nil {
-			return r.rd.Table.Corrupt("value", r.b, "row %d: %v", row, d.Err())
+			return r.t.Corrupt("value", r.b, "row %d: %v", row(rows, i), d.Err())
 		}
 	}
 	return nil
@@ -557,32 +660,33 @@ func (r *blockReader) bodies(blk *storage.LogBlock, rows []int) error {
 
 // ids fills trace IDs, span IDs and flags.
 func (r *blockReader) ids(blk *storage.LogBlock, rows []int) error {
-	traces, spans := r.rd.Read("trace").Fixed, r.rd.Read("span").Fixed
-	traceAt, spanAt := r.rd.Read("trace_at").Ints, r.rd.Read("span_at").Ints
-	blk.Flags = part.Pick(rows, r.rd.Read("flags").Ints, func(n int64) uint32 { return uint32(n) })
-	if r.rd.Err != nil {
-		return r.rd.Err
+	c := columnReader{r: r, rows: rows}
+	traces, spans := c.read("trace").Fixed, c.read("span").Fixed
+	traceAt, spanAt := c.read("trace_at").Ints, c.read("span_at").Ints
+	blk.Flags = numbers[uint32](c.read("flags").Ints)
+	if c.err != nil {
+		return c.err
 	}
-	blk.TraceID, blk.SpanID = make([]telemetry.TraceID, len(rows)), make([]telemetry.SpanID, len(rows))
-	for i, row := range rows {
-		copy(blk.TraceID[i][:], traces[row*16:])
-		copy(blk.SpanID[i][:], spans[row*8:])
-		if traceAt[row] <= 0 && spanAt[row] <= 0 {
+	blk.TraceID, blk.SpanID = make([]telemetry.TraceID, len(traceAt)), make([]telemetry.SpanID, len(traceAt))
+	for i := range traceAt {
+		copy(blk.TraceID[i][:], traces[i*16:])
+		copy(blk.SpanID[i][:], spans[i*8:])
+		if traceAt[i] <= 0 && spanAt[i] <= 0 {
 			continue
 		}
 		text, err := r.lines()
 		if err != nil {
 			return err
 		}
-		if r.buf, err = text.AppendLine(r.buf[:0], row); err != nil {
+		if r.buf, err = text.AppendLine(r.buf[:0], row(rows, i)); err != nil {
 			return r.corrupt("lines", err)
 		}
-		if at := traceAt[row]; at > 0 {
+		if at := traceAt[i]; at > 0 {
 			if err := r.parseID(r.buf, at, blk.TraceID[i][:]); err != nil {
 				return err
 			}
 		}
-		if at := spanAt[row]; at > 0 {
+		if at := spanAt[i]; at > 0 {
 			if err := r.parseID(r.buf, at, blk.SpanID[i][:]); err != nil {
 				return err
 			}

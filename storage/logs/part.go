@@ -27,7 +27,7 @@ type Part struct {
 	streams  []telemetry.LabelSet // of all segments, each once
 	res      []*telemetry.Resource
 	scopes   []*telemetry.Scope
-	shapes   map[string]*storage.Template // of the segments that were asked for lines, each once
+	shapes   lines.Templates // of the segments that were asked for lines
 }
 
 var _ Source = (*Part)(nil)
@@ -39,7 +39,7 @@ type segment struct {
 	streams    []uint32 // number in Part.streams of each stream of the segment
 	res        []uint32
 	scopes     []uint32
-	templates  atomic.Pointer[[]*storage.Template]
+	templates  atomic.Pointer[lines.Numbering]
 	index      atomic.Pointer[lines.Index]
 }
 
@@ -145,7 +145,6 @@ func (p *Part) load() error {
 		}
 	}
 	p.segments, p.streams, p.res, p.scopes = segments, streams.Values, resources.Values, scs
-	p.shapes = make(map[string]*storage.Template)
 	p.loaded.Store(true)
 	return nil
 }
@@ -227,28 +226,24 @@ func (p *Part) strings(g *segment, table int) ([]string, error) {
 }
 
 // templatesOf returns the templates of a segment; equal ones of a part are one.
-func (p *Part) templatesOf(g *segment) ([]*storage.Template, error) {
+func (p *Part) templatesOf(g *segment) (*lines.Numbering, error) {
 	if ts := g.templates.Load(); ts != nil {
-		return *ts, nil
+		return ts, nil
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if ts := g.templates.Load(); ts != nil {
+		return ts, nil
+	}
 	ss, err := p.strings(g, tabTemplates)
 	if err != nil {
 		return nil, err
 	}
-	ts := make([]*storage.Template, len(ss))
-	for i, s := range ss {
-		t, known := p.shapes[s]
-		if !known {
-			if t, err = lines.ParseTemplate(s); err != nil {
-				return nil, p.p.Table("templates").Corrupt("value", g.at[tabTemplates].from, "template %d: %v", i, err)
-			}
-			p.shapes[s] = t
-		}
-		ts[i] = t
+	ts, err := p.shapes.Add(ss)
+	if err != nil {
+		return nil, p.p.Table("templates").Corrupt("value", g.at[tabTemplates].from, "%v", err)
 	}
-	g.templates.Store(&ts)
+	g.templates.Store(ts)
 	return ts, nil
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"github.com/braidobs/braid/storage"
 	"github.com/braidobs/braid/storage/logs/lines"
+	"github.com/braidobs/braid/storage/part"
 )
 
 // Scan implements Source.
@@ -32,16 +33,8 @@ func (p *Part) Scan(ctx context.Context, s *Scan, emit func(Rows) error) error {
 	}
 	var todo []candidate
 	for i := range p.segments {
-		g := &p.segments[i]
-		some, err := p.candidates(g, s, allowed)
-		if err != nil {
-			return err
-		}
-		if s.Order != storage.Unordered {
-			todo = append(todo, some...)
-			continue
-		}
-		if err := p.scanBlocks(ctx, s, allowed, some, emit); err != nil {
+		var err error
+		if todo, err = p.candidates(todo, &p.segments[i], s, allowed); err != nil {
 			return err
 		}
 	}
@@ -57,7 +50,7 @@ func (p *Part) Scan(ctx context.Context, s *Scan, emit func(Rows) error) error {
 
 // scanSegment emits the rows of one segment, which s selects.
 func (p *Part) scanSegment(ctx context.Context, g *segment, s *Scan, emit func(Rows) error) error {
-	some, err := p.candidates(g, s, nil)
+	some, err := p.candidates(nil, g, s, nil)
 	if err != nil {
 		return err
 	}
@@ -71,10 +64,9 @@ type candidate struct {
 	lo, hi int64
 }
 
-// candidates returns the blocks of a segment that may hold rows of s, as far as statistics and the index know.
-func (p *Part) candidates(g *segment, s *Scan, allowed []bool) ([]candidate, error) {
+// candidates appends the blocks of a segment that may hold rows of s, as far as statistics know.
+func (p *Part) candidates(some []candidate, g *segment, s *Scan, allowed []bool) ([]candidate, error) {
 	t := p.p.Table("rows")
-	var some []candidate
 	for b := g.at[tabRows].from; b < g.at[tabRows].to; b++ {
 		lo, hi, ok := t.Ints("time", b)
 		if !ok {
@@ -91,17 +83,16 @@ func (p *Part) candidates(g *segment, s *Scan, allowed []bool) ([]candidate, err
 		}
 		some = append(some, candidate{g: g, b: b, lo: lo, hi: hi})
 	}
-	if len(some) == 0 || !indexed(s.Where) {
-		return some, nil
+	return some, nil
+}
+
+// worth returns the blocks of a segment that may hold rows of s, as far as the index knows; nil is all.
+func (p *Part) worth(g *segment, s *Scan) (lines.Set, error) {
+	if !indexed(s.Where) {
+		return nil, nil
 	}
-	set := lines.EmptySet(g.at[tabRows].to - g.at[tabRows].from)
-	for _, c := range some {
-		set.Add(c.b - g.at[tabRows].from)
-	}
-	if err := p.narrow(g, s, s.Where, set); err != nil {
-		return nil, err
-	}
-	return slices.DeleteFunc(some, func(c candidate) bool { return !set.Has(c.b - g.at[tabRows].from) }), nil
+	set := lines.NewSet(g.at[tabRows].to - g.at[tabRows].from)
+	return set, p.narrow(g, s, s.Where, set)
 }
 
 // indexed says whether the index can rule out blocks by p.
@@ -154,7 +145,7 @@ func (p *Part) narrow(g *segment, s *Scan, where storage.Predicate, set lines.Se
 	switch w := where.(type) {
 	case storage.LineContains:
 		if _, err = p.templatesOf(g); err == nil {
-			found, err = x.Blocks(s.needle(g, string(w)))
+			found, err = x.Blocks(s.needle(p, g, string(w)))
 		}
 	case storage.TraceIn:
 		return union(set, len(w), func(i int, some lines.Set) error {
@@ -209,7 +200,12 @@ func union(set lines.Set, n int, narrow func(i int, some lines.Set) error) error
 	return nil
 }
 
+// maxOpen bounds the blocks that stay decoded until the rows that are wanted are known.
+const maxOpen = 16
+
 func (p *Part) scanBlocks(ctx context.Context, s *Scan, allowed []bool, todo []candidate, emit func(Rows) error) error {
+	worth := make(map[*segment]lines.Set)
+	open := 0
 	for _, c := range todo {
 		if c.hi < s.Start || c.lo > s.End { // by now
 			continue
@@ -217,23 +213,53 @@ func (p *Part) scanBlocks(ctx context.Context, s *Scan, allowed []bool, todo []c
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		rd, err := p.openBlock(c, s)
-		if err != nil {
-			return err
+		set, known := worth[c.g]
+		if !known {
+			var err error
+			if set, err = p.worth(c.g, s); err != nil {
+				return err
+			}
+			worth[c.g] = set
 		}
-		rows, err := rd.selected(ctx, c, allowed)
-		if err != nil {
-			return err
-		}
-		if len(rows) == 0 {
+		if set != nil && !set.Has(c.b-c.g.at[tabRows].from) {
 			continue
 		}
-		blk, err := rd.fill(rows, s.Columns)
+		rd := p.openBlock(c, s)
+		rows, any, err := rd.selected(ctx, c, allowed)
 		if err != nil {
 			return err
 		}
+		if !any {
+			continue
+		}
 		first := int64(c.b) << 16
-		if err := emit(Rows{LogBlock: blk, place: func(i int) int64 { return first + int64(rows[i]) }}); err != nil {
+		out := Rows{place: func(i int) int64 {
+			if rows != nil {
+				i = rows[i]
+			}
+			return first + int64(i)
+		}}
+		cols := s.Columns
+		if s.late {
+			cols &= storage.LogStream
+		}
+		if out.LogBlock, err = rd.fill(rows, cols); err != nil {
+			return err
+		}
+		if s.late {
+			if open++; open > maxOpen {
+				rd.times, rd.text, rd.attrs, rd.known = nil, nil, nil, false
+			}
+			wanted := s.Columns
+			out.load = func(some []int) (*storage.LogBlock, error) {
+				rd.mem = &memory{}
+				if rows != nil {
+					some = part.Pick(some, rows, part.Same[int])
+				}
+				return rd.fill(some, wanted)
+			}
+		}
+		if err := emit(out); err != nil {
 			return err
 		}
 	}

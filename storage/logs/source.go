@@ -6,14 +6,15 @@ import (
 	"github.com/braidobs/braid/internal/telemetry"
 	"github.com/braidobs/braid/storage"
 	"github.com/braidobs/braid/storage/logs/lines"
+	"github.com/braidobs/braid/storage/part"
 )
 
 // Source is something that holds log records: a snapshot of a head or a part.
 type Source interface {
 	// Bounds returns the smallest and largest time held.
 	Bounds() (lo, hi int64)
-	// Scan calls emit with blocks of the rows that s selects, in no order. A block may be kept by emit, which may narrow
-	// s.Start and s.End.
+	// Scan calls emit with blocks of the rows that s selects, in no order. Emit may narrow s.Start and s.End. It may keep
+	// a block if s has an order; else the block is valid until emit returns.
 	Scan(ctx context.Context, s *Scan, emit func(Rows) error) error
 	// Streams calls f for each stream with rows in the time range of s.
 	Streams(ctx context.Context, s *Scan, f func(telemetry.LabelSet)) error
@@ -30,36 +31,53 @@ type Scan struct {
 	// Decoder opens blocks of lines.
 	Decoder *lines.Decoder
 
-	numbers []int // 0, 1, 2 ...
 	needles map[needleOf]*lines.Needle
+	own     *memory // of an unordered scan
+	late    bool    // blocks of parts may come without columns, see Rows.load
 }
 
-// needleOf is a text that is looked for in the lines of a segment.
+// needleOf is a text that is looked for in the lines of a part.
 type needleOf struct {
-	g    *segment
+	p    *Part
 	text string
 }
 
-// needle returns what is known about a text and the templates of a segment, which are loaded.
-func (s *Scan) needle(g *segment, text string) *lines.Needle {
-	k := needleOf{g, text}
+// needle returns what is known about a text and the templates of a segment, which are loaded. It is valid until the next
+// call.
+func (s *Scan) needle(p *Part, g *segment, text string) *lines.Needle {
+	k := needleOf{p, text}
 	n := s.needles[k]
 	if n == nil {
 		if s.needles == nil {
 			s.needles = make(map[needleOf]*lines.Needle)
 		}
-		n = lines.NewNeedle(text, *g.templates.Load())
+		n = lines.NewNeedle(text, nil)
 		s.needles[k] = n
 	}
-	return n
+	return n.In(g.templates.Load())
 }
 
-// upTo returns the numbers below n, which must not be changed.
-func (s *Scan) upTo(n int) []int {
-	for i := len(s.numbers); i < n; i++ {
-		s.numbers = append(s.numbers, i)
+// memory is what blocks are read into.
+type memory struct {
+	part.Scratch
+	times, ints             []int64
+	time                    []int64
+	stream, resource, scope []uint32
+	attrs                   []telemetry.Attrs
+	keep                    lines.Set
+	rows                    []int
+	chosen                  []uint32
+}
+
+// memory returns what the next block is read into: without an order blocks follow each other in the same place.
+func (s *Scan) memory() *memory {
+	if s.Order != storage.Unordered {
+		return &memory{}
 	}
-	return s.numbers[:n]
+	if s.own == nil {
+		s.own = &memory{}
+	}
+	return s.own
 }
 
 func (s *Scan) opened(blocks, rows, bytes int) {
@@ -84,6 +102,8 @@ func (s *Scan) needs() storage.LogColumns {
 type Rows struct {
 	*storage.LogBlock
 	place func(row int) int64
+	// load, when not nil, reads the columns of some rows, ascending: the block has times and streams only.
+	load func(rows []int) (*storage.LogBlock, error)
 }
 
 // Mask is a delete as scans apply it: rows in the time range that match are invisible.

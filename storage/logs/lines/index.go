@@ -211,13 +211,13 @@ func entryAt(b []byte, k int) (uint64, bool) {
 }
 
 // Blocks returns the blocks that may have lines that contain the needle. The needle must be one for the templates of the
-// part.
+// segment that the index is about.
 func (ix *Index) Blocks(n *Needle) (Set, error) {
 	out := EmptySet(ix.blocks)
-	q := n.query()
+	n.learn()
 	for i := range ix.segments {
 		s := &ix.segments[i]
-		found, err := ix.search(s, q)
+		found, err := ix.search(s, &n.asked, n.numbering)
 		if err != nil {
 			return nil, err
 		}
@@ -245,17 +245,17 @@ func (ix *Index) Hashed(h uint64) (Set, error) {
 	return out, nil
 }
 
-// query is a needle, worked out for an index.
+// query is a needle, worked out for an index. Templates have the needle's numbers.
 type query struct {
 	all    bool
 	inside *piece   // in one variable, of whatever template; nil if it cannot
-	texts  []uint64 // templates all of whose lines may match
+	texts  []uint32 // templates all of whose lines may match
 	ways   []queryWay
 }
 
 // queryWay is a place of the needle in lines of one template.
 type queryWay struct {
-	template uint64
+	template uint32
 	pieces   []*piece
 }
 
@@ -273,38 +273,24 @@ type word struct {
 	stamp   bool   // it can be part of a timestamp
 }
 
-// query works out what the index is asked for.
-func (n *Needle) query() *query {
-	if n.asked != nil {
-		return n.asked
+// ask adds to what the index is asked for the plan of a template that is not simple.
+func (n *Needle) ask(template uint32, p *plan) {
+	q := &n.asked
+	if p.always || p.rebuild {
+		q.texts = append(q.texts, template)
+		return
 	}
-	q := &query{all: n.text == ""}
-	n.asked = q
-	pieces := make(map[part]*piece)
-	for i := range n.templates {
-		p := n.plan(i)
-		h := templateHash(uint32(i))
-		if p.always || p.rebuild {
-			q.texts = append(q.texts, h)
-			continue
-		}
-		if p.inside && q.inside == nil {
-			q.inside = n.piece(n.in(0))
-		}
-		for _, w := range p.ways {
-			qw := queryWay{template: h}
-			for _, pt := range w {
-				pt.gap = 0
-				if pieces[pt] == nil {
-					pieces[pt] = n.piece(pt)
-				}
-				qw.pieces = append(qw.pieces, pieces[pt])
+	for _, w := range p.ways {
+		qw := queryWay{template: template}
+		for _, pt := range w {
+			pt.gap = 0
+			if n.pieces[pt] == nil {
+				n.pieces[pt] = n.piece(pt)
 			}
-			q.ways = append(q.ways, qw)
+			qw.pieces = append(qw.pieces, n.pieces[pt])
 		}
+		q.ways = append(q.ways, qw)
 	}
-	q.all = q.all || len(q.texts) > maxListed
-	return q
 }
 
 // piece cuts a part of a needle into words.
@@ -366,14 +352,22 @@ func stampWord(t string) bool {
 }
 
 // search returns the blocks of a segment that may match, as bits.
-func (ix *Index) search(s *segment, q *query) (uint64, error) {
+func (ix *Index) search(s *segment, q *query, nb *Numbering) (uint64, error) {
 	all := uint64(1)<<len(s.sums) - 1
-	found := s.where(func(m *summary) bool { return q.all || m.flags&hasTooMany != 0 })
-	for _, h := range q.texts {
-		if found == all {
-			return found, nil
+	if q.all {
+		return all, nil
+	}
+	found := s.where(func(m *summary) bool { return m.flags&hasTooMany != 0 })
+	listed := 0
+	for _, t := range q.texts {
+		local, ok := nb.local(t)
+		if !ok {
+			continue
 		}
-		m, err := ix.lookup(s, h)
+		if listed++; found == all || listed > maxListed {
+			return all, nil
+		}
+		m, err := ix.lookup(s, templateHash(local))
 		if err != nil {
 			return 0, err
 		}
@@ -397,6 +391,10 @@ func (ix *Index) search(s *segment, q *query) (uint64, error) {
 		found |= m
 	}
 	for _, w := range q.ways {
+		local, ok := nb.local(w.template)
+		if !ok {
+			continue
+		}
 		m := all
 		for _, p := range w.pieces {
 			now, err := ask(p)
@@ -408,7 +406,7 @@ func (ix *Index) search(s *segment, q *query) (uint64, error) {
 		if m&^found == 0 {
 			continue
 		}
-		now, err := ix.lookup(s, w.template)
+		now, err := ix.lookup(s, templateHash(local))
 		if err != nil {
 			return 0, err
 		}

@@ -19,11 +19,17 @@ type Needle struct {
 	text      string
 	class     [256]byte
 	templates []*storage.Template
-	plans     []*plan  // by number of template; nil until worked out
-	simple    [2]*plan // nowhere, and inside
+	keys      []string   // encoded forms of the templates, or nil
+	numbering *Numbering // of the segment that is looked at; nil when it has these templates
+	plans     []*plan    // by number of template, as far as they are worked out
+	simple    [2]*plan   // nowhere, and inside
 	spare     plan
-	asked     *query
-	prefix    [storage.GapTime + 1]int // how many bytes of the text a variable of each kind may begin with
+	asked     query
+	pieces    map[part]*piece
+
+	prefix [storage.GapTime + 1]int       // how many bytes of the text a variable of each kind may begin with
+	before [256]bool                      // bytes of the text that others of it follow
+	behind [storage.GapTime + 1][256]bool // bytes that can follow a variable of each kind that the text begins in
 }
 
 // plan says how lines of a template can contain a needle.
@@ -55,13 +61,32 @@ const (
 	equal
 )
 
-// NewNeedle returns a needle for a part with these templates.
+// NewNeedle returns a needle for a segment with these templates. They may be none, and told by In.
 func NewNeedle(text string, templates []*storage.Template) *Needle {
-	n := &Needle{text: text, class: classTable(), templates: templates, plans: make([]*plan, len(templates))}
+	n := &Needle{text: text, class: classTable(), templates: templates, pieces: make(map[part]*piece)}
+	n.simple = [2]*plan{{}, {inside: true}}
+	n.asked.all = text == ""
+	for i := range max(0, len(text)-1) {
+		n.before[text[i]] = true
+	}
 	for kind := range n.prefix {
-		for n.prefix[kind] < len(text) && allows(storage.Gap(kind), text[n.prefix[kind]], &n.class) {
-			n.prefix[kind]++
+		k := 0
+		for k < len(text) && allows(storage.Gap(kind), text[k], &n.class) {
+			k++
 		}
+		n.prefix[kind] = k
+		for m := 1; m < len(text) && m <= k; m++ {
+			n.behind[kind][text[m]] = true
+		}
+	}
+	return n
+}
+
+// In turns the needle to a segment of the part that it is for, and returns it.
+func (n *Needle) In(s *Numbering) *Needle {
+	n.numbering = s
+	if len(s.all) > len(n.templates) {
+		n.templates, n.keys = s.all, s.keys
 	}
 	return n
 }
@@ -75,32 +100,48 @@ func (n *Needle) in(gap int) part {
 	return p
 }
 
-// CanContain says whether lines of a template can contain the needle, by the number of the template.
+// CanContain says whether lines of a template can contain the needle, by the number of the template in the segment.
 func (n *Needle) CanContain(template int) bool {
 	p := n.plan(template)
 	return p.always || p.rebuild || p.inside || len(p.ways) > 0
 }
 
+// plan returns the plan of a template of the segment.
 func (n *Needle) plan(template int) *plan {
-	p := n.plans[template]
-	if p == nil {
-		p = n.work(n.templates[template])
-		if !p.always && !p.rebuild && len(p.ways) == 0 { // most are so: they share one
-			if n.simple[0] == nil {
-				n.simple = [2]*plan{{}, {inside: true}}
-			}
-			if p.inside {
-				p = n.simple[1]
-			} else {
-				p = n.simple[0]
-			}
-		} else {
+	if n.numbering != nil {
+		template = int(n.numbering.of[template])
+	}
+	n.learn()
+	return n.plans[template]
+}
+
+// learn works out the plans of all templates that are known.
+func (n *Needle) learn() {
+	if len(n.plans) == len(n.templates) {
+		return
+	}
+	n.plans = slices.Grow(n.plans, len(n.templates)-len(n.plans))
+	for i := len(n.plans); i < len(n.templates); i++ {
+		key := ""
+		if n.keys != nil {
+			key = n.keys[i]
+		}
+		p := n.work(n.templates[i], key)
+		switch { // most are alike: they share one
+		case p.always || p.rebuild || len(p.ways) > 0:
 			own := *p
 			p = &own
+			n.ask(uint32(i), p)
+		case p.inside:
+			p = n.simple[1]
+		default:
+			p = n.simple[0]
 		}
-		n.plans[template] = p
+		if p.inside && n.asked.inside == nil {
+			n.asked.inside = n.piece(n.in(0))
+		}
+		n.plans = append(n.plans, p)
 	}
-	return p
 }
 
 // planner collects the ways of a needle in a template.
@@ -112,29 +153,33 @@ type planner struct {
 	steps int
 }
 
-// work works out the plan of a template. It is valid until the next call.
-func (n *Needle) work(t *storage.Template) *plan {
+// work works out the plan of a template, whose encoded form is key or not known. It is valid until the next call.
+func (n *Needle) work(t *storage.Template, key string) *plan {
 	p := &n.spare
 	*p = plan{}
-	w := planner{n: n, t: t, p: p}
-	for _, text := range t.Text {
-		if strings.Contains(text, n.text) {
-			p.always = true
-			return p
+	if key == "" || strings.Contains(key, n.text) { // the key has all text, and more
+		for _, text := range t.Text {
+			if strings.Contains(text, n.text) {
+				p.always = true
+				return p
+			}
 		}
 	}
+	w := planner{n: n, t: t, p: p}
 	for g, kind := range t.Gaps {
 		// It begins in the text before the gap ...
 		text := t.Text[g]
-		for m := min(len(text), len(n.text)-1); m >= 1; m-- {
-			if n.text[m-1] == text[len(text)-1] && strings.HasSuffix(text, n.text[:m]) {
-				w.begin(g, n.text[m:])
+		if text != "" && n.before[text[len(text)-1]] {
+			for m := min(len(text), len(n.text)-1); m >= 1; m-- {
+				if n.text[m-1] == text[len(text)-1] && strings.HasSuffix(text, n.text[:m]) {
+					w.begin(g, n.text[m:])
+				}
 			}
 		}
 		// ... or in the variable.
 		p.inside = p.inside || n.prefix[kind] == len(n.text)
 		behind := t.Text[g+1]
-		if behind != "" && strings.IndexByte(n.text[min(1, len(n.text)):min(n.prefix[kind]+1, len(n.text))], behind[0]) < 0 {
+		if behind != "" && !n.behind[kind][behind[0]] {
 			continue
 		}
 		for m := 1; m < len(n.text) && m <= n.prefix[kind]; m++ {
@@ -232,19 +277,27 @@ func allows(kind storage.Gap, c byte, class *[256]byte) bool {
 // Contains removes the rows from keep whose line does not contain the needle, which must be one for the templates that the
 // block was opened with. Only where the needle can lie in more ways than can be told apart lines are rebuilt.
 func (b *Block) Contains(n *Needle, keep Set) error {
-	live := make([]int, len(b.shapes))
-	keep.Each(func(row int) { live[b.shapeOf[row]]++ })
+	live := make([]bool, len(b.shapes)) // shapes with rows in keep
+	if keep.Count() == len(b.shapeOf) {
+		for i := range live {
+			live[i] = true
+		}
+	} else {
+		keep.Each(func(row int) { live[b.shapeOf[row]] = true })
+	}
+	kept, dropped := false, false
 	for i, s := range b.shapes {
-		if live[i] == 0 {
+		if !live[i] {
 			continue
 		}
 		p := n.plan(int(s.number))
 		if p.always {
+			kept = true
 			continue
 		}
-		rows := b.rowsOf(s)
 		if p.rebuild {
-			if err := b.rebuilt(n.text, rows, keep); err != nil {
+			kept = true
+			if err := b.rebuilt(n.text, b.rowsOf(s), keep); err != nil {
 				return err
 			}
 			continue
@@ -253,9 +306,24 @@ func (b *Block) Contains(n *Needle, keep Set) error {
 		if err != nil {
 			return err
 		}
-		for k, row := range rows {
-			if hits == nil || !hits[k] {
+		if hits == nil {
+			live[i], dropped = false, true
+			continue
+		}
+		kept = true
+		for k, row := range b.rowsOf(s) {
+			if !hits[k] {
 				keep.Remove(int(row))
+			}
+		}
+	}
+	switch {
+	case !kept:
+		clear(keep)
+	case dropped:
+		for row, s := range b.shapeOf {
+			if !live[s] {
+				keep.Remove(row)
 			}
 		}
 	}

@@ -8,13 +8,18 @@ type Set []uint64
 // NewSet returns the set of all numbers below n.
 func NewSet(n int) Set {
 	s := EmptySet(n)
+	s.Fill(n)
+	return s
+}
+
+// Fill makes it the set of all numbers below n, for which it was made.
+func (s Set) Fill(n int) {
 	for i := range s {
 		s[i] = ^uint64(0)
 	}
 	if n%64 != 0 {
 		s[len(s)-1] = 1<<(n%64) - 1
 	}
-	return s
 }
 
 // EmptySet returns an empty set for numbers below n.
@@ -28,6 +33,22 @@ func (s Set) Add(i int) { s[i>>6] |= 1 << (i & 63) }
 
 // Remove removes i.
 func (s Set) Remove(i int) { s[i>>6] &^= 1 << (i & 63) }
+
+// RemoveRange removes the numbers from a up to b, without b.
+func (s Set) RemoveRange(a, b int) {
+	if a >= b {
+		return
+	}
+	from, to := a>>6, (b-1)>>6
+	first, last := ^uint64(0)<<(a&63), ^uint64(0)>>(63-(b-1)&63)
+	if from == to {
+		s[from] &^= first & last
+		return
+	}
+	s[from] &^= first
+	clear(s[from+1 : to])
+	s[to] &^= last
+}
 
 // Count returns how many numbers are in the set.
 func (s Set) Count() int {
