@@ -1,6 +1,7 @@
 package logql
 
 import (
+	"bytes"
 	"context"
 	"math"
 	"slices"
@@ -123,24 +124,26 @@ func (c *columnar) block(ctx context.Context, b *storage.LogBlock) error {
 		return c.s.rows(ctx, b)
 	}
 	c.streams = append(c.streams[:0], make([]streamValues, len(b.Streams))...)
-	byShape := make([][]uint32, len(b.Lines.Shapes))
-	counts := make([]int, len(b.Lines.Shapes))
+	// Rows are put together by their shapes: those of shape sh end at ends[sh].
+	ends := make([]uint32, len(b.Lines.Shapes)+1)
 	for _, sh := range b.Lines.Shape {
-		counts[sh]++
+		ends[sh+1]++
 	}
+	for sh := range b.Lines.Shapes {
+		ends[sh+1] += ends[sh]
+	}
+	begins := slices.Clone(ends)
 	all := make([]uint32, b.Len())
-	for sh, at := 0, 0; sh < len(counts); sh++ {
-		byShape[sh] = all[at:at]
-		at += counts[sh]
-	}
 	for i, sh := range b.Lines.Shape {
 		if b.Attrs != nil && len(b.Attrs[i]) > 0 && c.inAttrs(b.Attrs[i]) {
 			c.punted = append(c.punted, uint32(i))
 			continue
 		}
-		byShape[sh] = append(byShape[sh], uint32(i))
+		all[ends[sh]] = uint32(i)
+		ends[sh]++
 	}
-	for sh, rows := range byShape {
+	for sh := range b.Lines.Shapes {
+		rows := all[begins[sh]:ends[sh]]
 		if len(rows) == 0 {
 			continue
 		}
@@ -324,11 +327,11 @@ func matching(values []float64, before, left []uint32) []float64 {
 	return out
 }
 
-// The outcomes of a test on a row.
+// The outcomes of a test on a row: bit 0 says that it is kept.
 const (
-	no uint8 = iota
-	yes
-	unsure // the row must be rebuilt
+	no     uint8 = 0
+	yes    uint8 = 1
+	unsure uint8 = 2 // the row must be rebuilt
 )
 
 // filter returns the rows that a test keeps; unsure ones are punted.
@@ -337,17 +340,20 @@ func (c *columnar) filter(t syntax.Test, rows []uint32, mask uint64) ([]uint32, 
 	if err != nil {
 		return nil, err
 	}
-	out := rows[:0]
-	for i, row := range rows {
-		switch res[i] {
-		case yes:
-			out = append(out, row)
-		case unsure:
-			c.punted = append(c.punted, row)
+	if bytes.IndexByte(res, unsure) >= 0 {
+		for i, row := range rows {
+			if res[i] == unsure {
+				c.punted = append(c.punted, row)
+			}
 		}
 	}
+	n := 0
+	for i, row := range rows {
+		rows[n] = row
+		n += int(res[i] & yes)
+	}
 	c.free = append(c.free, res)
-	return out, nil
+	return rows[:n], nil
 }
 
 func (c *columnar) results(n int) []uint8 {
@@ -412,10 +418,11 @@ const (
 )
 
 func outcome(ok bool) uint8 {
-	if ok {
-		return yes
+	r := no
+	if ok { // compiles to no jump
+		r = yes
 	}
-	return no
+	return r
 }
 
 // failure returns the value of __error__ in all lines of the shape.
@@ -504,11 +511,9 @@ func (c *columnar) each(src source, rows []uint32, f func(string) uint8, ints in
 			return nil, err
 		}
 		switch {
-		case v.Ints != nil && ints != nil:
-			if ints(v, rows, at, out) {
-				return out, nil
-			}
-		case v.Ints != nil:
+		case v.Ints != nil && ints != nil && ints(v, rows, at, out):
+			return out, nil
+		case v.Ints != nil: // as texts, below
 		case v.Dict != nil:
 			known := make([]uint8, len(v.Dict))
 			if len(known) < len(rows) {
@@ -579,26 +584,36 @@ func compareInts(t *syntax.Compare) intTest {
 			return false
 		}
 		// One of three outcomes for each number: below, equal, above.
-		below, equal, above := outcome(pipeline.Compare(t.Op, 0, 1)), outcome(pipeline.Compare(t.Op, 1, 1)), outcome(pipeline.Compare(t.Op, 1, 0))
+		results := [4]uint8{outcome(pipeline.Compare(t.Op, 1, 1)), outcome(pipeline.Compare(t.Op, 0, 1)), outcome(pipeline.Compare(t.Op, 1, 0))}
 		if math.IsNaN(t.Value) {
 			return false
 		}
+		// The numbers are compared as whole ones: equal are those from equal up to, without, above.
 		pow := math.Pow10(v.Scale)
+		equal := firstInt(func(n int64) bool { return float64(n)/pow >= t.Value })
+		above := firstInt(func(n int64) bool { return float64(n)/pow > t.Value })
+		inexact := no
 		for i, row := range rows {
 			n := v.Ints[at[row]]
-			switch x := float64(n) / pow; {
-			case n > maxExact || n < -maxExact:
-				out[i] = unsure
-			case x < t.Value:
-				out[i] = below
-			case x > t.Value:
-				out[i] = above
-			default:
-				out[i] = equal
-			}
+			inexact |= outcome(uint64(n+maxExact) > 2*maxExact)
+			out[i] = results[(outcome(n < equal)|outcome(n >= above)<<1)&3]
 		}
-		return true
+		return inexact == no // else texts are compared
 	}
+}
+
+// firstInt returns the smallest number, of those that are exact as floats, for which f holds, and one more than the largest
+// for none; f holds from some number on.
+func firstInt(f func(int64) bool) int64 {
+	lo, hi := int64(-maxExact), int64(maxExact+1)
+	for lo < hi {
+		if mid := lo + (hi-lo)/2; f(mid) {
+			hi = mid
+		} else {
+			lo = mid + 1
+		}
+	}
+	return lo
 }
 
 // matchInts returns the test of a matcher on numbers.
