@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"iter"
 	"math/rand/v2"
+	"strconv"
 	"testing"
 	"time"
 
@@ -48,7 +49,7 @@ func newReady(blocks, rows int) *ready {
 	rng := rand.New(rand.NewPCG(1, 2))
 	v := &ready{}
 	for s := range 20 {
-		v.streams = append(v.streams, telemetry.LabelSet(pipeline.EncodeLabels(nil, []logql.Label{{Name: "app", Value: fmt.Sprintf("app%d", s/4)}, {Name: "pod", Value: fmt.Sprint(s)}})))
+		v.streams = append(v.streams, telemetry.LabelSet(pipeline.EncodeLabels(nil, []logql.Label{{Name: "app", Value: fmt.Sprintf("app%d", s/4)}, {Name: "pod", Value: strconv.Itoa(s)}})))
 	}
 	t := &storage.Template{
 		Text: []string{`{"ts":"`, `","level":"`, `","status":`, `,"path":"`, `","duration_ms":`, `,"msg":"request done"}`},
