@@ -28,6 +28,7 @@ type columnar struct {
 	tests  []syntax.Test
 	after  []syntax.Test
 	names  []string // the labels that are read
+	meta   []string // those that metadata can have
 	plans  map[*storage.Template]*shapePlan
 	owned  map[*telemetry.Resource]bool // resources with an attribute of such a name
 	scoped map[*telemetry.Scope]bool
@@ -35,7 +36,10 @@ type columnar struct {
 
 	// Of the block that is read.
 	b       *storage.LogBlock
-	streams []streamValues
+	streams []streamValues // of sets
+	sets    []telemetry.LabelSet
+	mask    uint64 // what all of them have of the labels
+	alike   bool   // there is such a mask
 	shape   *storage.Shape
 	plan    *shapePlan
 	punted  []uint32
@@ -57,8 +61,9 @@ type streamValues struct {
 // maxColumns bounds the labels that are read.
 const maxColumns = 64
 
-// newColumnar returns how a query is evaluated over templates, nil when it is not.
-func newColumnar(s *scan, p *plan, names []string) *columnar {
+// newColumnar returns how a query is evaluated over templates, nil when it is not. It reads the labels names; meta are
+// those of them that metadata can have.
+func newColumnar(s *scan, p *plan, names, meta []string) *columnar {
 	if s.g == nil || s.g.Without || len(p.stages) == 0 || len(names) > maxColumns || s.ev.engine.Rows {
 		return nil
 	}
@@ -69,7 +74,7 @@ func newColumnar(s *scan, p *plan, names []string) *columnar {
 		return nil // the length of the line
 	}
 	c := &columnar{
-		s: s, names: names, plans: make(map[*storage.Template]*shapePlan), owned: make(map[*telemetry.Resource]bool),
+		s: s, names: names, meta: meta, plans: make(map[*storage.Template]*shapePlan), owned: make(map[*telemetry.Resource]bool),
 		scoped: make(map[*telemetry.Scope]bool),
 	}
 	want := func(name string) bool { return slices.Contains(names, name) || name == pipeline.ErrorLabel }
@@ -123,7 +128,7 @@ func (c *columnar) block(ctx context.Context, b *storage.LogBlock) error {
 	if c.inDictionaries(b) {
 		return c.s.rows(ctx, b)
 	}
-	c.streams = append(c.streams[:0], make([]streamValues, len(b.Streams))...)
+	c.takeStreams(b.Streams)
 	// Rows are put together by their shapes: those of shape sh end at ends[sh].
 	ends := make([]uint32, len(b.Lines.Shapes)+1)
 	for _, sh := range b.Lines.Shape {
@@ -209,7 +214,7 @@ func (c *columnar) inDictionaries(b *storage.LogBlock) bool {
 
 func (c *columnar) inAttrs(as telemetry.Attrs) bool {
 	for i := range as {
-		if slices.Contains(c.names, pipeline.LabelName(as[i].Key)) {
+		if slices.Contains(c.meta, pipeline.LabelName(as[i].Key)) {
 			return true
 		}
 	}
@@ -222,7 +227,7 @@ func (c *columnar) stream(code uint32) *streamValues {
 	if !v.known {
 		v.known = true
 		v.values = make([]string, len(c.names))
-		c.b.Streams[code].Range(func(name, value string) {
+		c.sets[code].Range(func(name, value string) {
 			if i := slices.Index(c.names, name); i >= 0 {
 				v.has |= 1 << i
 				v.values[i] = value
@@ -232,19 +237,27 @@ func (c *columnar) stream(code uint32) *streamValues {
 	return v
 }
 
-// oneMask returns which labels the streams of the block have, if all have the same.
-func (c *columnar) oneMask() (uint64, bool) {
-	if len(c.b.Streams) == 0 || len(c.b.Streams) > c.b.Len() {
-		return 0, false
+// takeStreams prepares for blocks with these streams; those of a part have the same.
+func (c *columnar) takeStreams(sets []telemetry.LabelSet) {
+	if len(sets) == len(c.sets) && (len(sets) == 0 || &sets[0] == &c.sets[0]) {
+		return
 	}
-	mask := c.stream(0).has
-	for code := 1; code < len(c.b.Streams); code++ {
-		if c.stream(uint32(code)).has != mask {
-			return 0, false
+	c.sets, c.streams = sets, make([]streamValues, len(sets))
+	c.alike = len(sets) > 0 && len(sets) <= maxAlike
+	if !c.alike {
+		return
+	}
+	c.mask = c.stream(0).has
+	for code := range sets {
+		if c.stream(uint32(code)).has != c.mask {
+			c.alike = false
+			return
 		}
 	}
-	return mask, true
 }
+
+// maxAlike bounds the streams that are looked at before one of their rows is.
+const maxAlike = 1 << 16
 
 // rows adds rows of one shape: in parts whose streams have the same of the labels.
 func (c *columnar) rows(sh *storage.Shape, rows []uint32) error {
@@ -267,8 +280,8 @@ func (c *columnar) rows(sh *storage.Shape, rows []uint32) error {
 	if c.b.Stream == nil {
 		return c.part(rows, 0)
 	}
-	if mask, ok := c.oneMask(); ok {
-		return c.part(rows, mask)
+	if c.alike {
+		return c.part(rows, c.mask)
 	}
 	for len(rows) > 0 {
 		mask := c.stream(c.b.Stream[rows[0]]).has

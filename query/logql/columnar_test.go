@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"iter"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -362,4 +363,83 @@ func requireClose(t *rapid.T, want, got []logql.Series, msg string) {
 			require.True(t, near, "%s: %v, not %v", msg, x, p.Value)
 		}
 	}
+}
+
+// Counts of rows by their stream and metadata are what the lines have.
+func TestCountsByMetadata(t *testing.T) {
+	for seed := range uint64(20) {
+		store := testkit.NewStore("")
+		gen := testkit.NewGen(seed, testkit.Options{Signals: []storage.Signal{storage.Logs}, Tenants: []telemetry.Tenant{telemetry.DefaultTenant}})
+		for range 10 {
+			_, _, err := store.Write(t.Context(), gen.Request(20))
+			require.NoError(t, err)
+		}
+		view, err := store.View(t.Context(), 0)
+		require.NoError(t, err)
+		everything, err := logql.Parse(`{service_name=~".+"}`)
+		require.NoError(t, err)
+		end := base.Add(24 * time.Hour).UnixNano()
+		eng := logql.Engine{}
+		rows, err := eng.Lines(t.Context(), view, logql.LinesQuery{Tenant: telemetry.DefaultTenant, Expr: everything, End: end + 1})
+		require.NoError(t, err)
+		for _, by := range [][]string{nil, {"detected_level"}, {"service_name", "detected_level"}, {"severity_text"}, {"scope_name", "trace_id"}, {"seq"}} {
+			want := make(map[telemetry.LabelSet]float64)
+			for _, en := range rows.Entries {
+				var ls []logql.Label
+				for _, l := range pipeline.AppendLabels(nil, en.Labels) {
+					if by == nil || slices.Contains(by, l.Name) {
+						ls = append(ls, l)
+					}
+				}
+				want[telemetry.LabelSet(pipeline.EncodeLabels(nil, ls))]++
+			}
+			query := `count_over_time({service_name=~".+"}[100y])`
+			if by != nil {
+				query = "sum by (" + strings.Join(by, ", ") + ") (" + query + ")"
+			}
+			e, err := logql.Parse(query)
+			require.NoError(t, err)
+			m, err := eng.Metric(t.Context(), view, logql.MetricQuery{Tenant: telemetry.DefaultTenant, Expr: e, End: end})
+			require.NoError(t, err)
+			got := make(map[telemetry.LabelSet]float64)
+			for _, s := range m.Series {
+				got[s.Labels] = s.Points[0].Value
+			}
+			require.Equal(t, want, got, query)
+			require.NotEmpty(t, want)
+		}
+		require.NoError(t, view.Close())
+	}
+}
+
+// A query that is cancelled ends.
+func TestCancelled(t *testing.T) {
+	v := newReady(64, 4096)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	for _, query := range []string{`sum(count_over_time({app="a"} | json | status > 5 [1h]))`, `sum(count_over_time({app="a"}[1h]))`, `sum by (detected_level) (count_over_time({app="a"}[1h]))`} {
+		e, err := logql.Parse(query)
+		require.NoError(t, err)
+		_, err = new(logql.Engine).Metric(ctx, v, logql.MetricQuery{Tenant: telemetry.DefaultTenant, Expr: e, End: base.Add(time.Hour).UnixNano()})
+		require.ErrorIs(t, err, context.Canceled)
+	}
+}
+
+// A tail gives what a query gives.
+func TestTail(t *testing.T) {
+	stream := telemetry.LabelSet(pipeline.EncodeLabels(nil, []logql.Label{{Name: "app", Value: "a"}}))
+	e, err := logql.Parse(`{app="a"} |= "x" | logfmt | n > 1 | line_format "{{.n}}"`)
+	require.NoError(t, err)
+	tail, err := new(logql.Engine).Tail(e)
+	require.NoError(t, err)
+	require.True(t, tail.Selects(stream))
+	require.False(t, tail.Selects(""))
+	for line, want := range map[string]string{"x n=2": "2", "y n=2": "", "x n=1": "", "x n=30": "30"} {
+		en, ok, err := tail.Match(stream, nil, &telemetry.LogRecord{Time: 5, Body: telemetry.String(line)})
+		require.NoError(t, err)
+		require.Equal(t, want != "", ok)
+		require.Equal(t, want, en.Line)
+	}
+	_, err = logql.Parse(`vector(1)`)
+	require.NoError(t, err)
 }

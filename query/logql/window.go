@@ -118,11 +118,11 @@ func (ev *evaluator) gather(ctx context.Context, r *syntax.Range, g *syntax.Grou
 	}
 	from, to := w.bounds()
 	q := storage.LogQuery{Tenant: ev.tenant, Start: from, End: to, Where: p.where}
-	var names []string
-	if q.Columns, names, err = s.columns(ctx, q, p, behind); err != nil {
+	var names, meta []string
+	if q.Columns, names, meta, err = s.columns(ctx, q, p, behind); err != nil {
 		return nil, err
 	}
-	fast := newColumnar(s, p, names)
+	fast := newColumnar(s, p, names, meta)
 	if fast != nil {
 		q.Columns = q.Columns&^storage.LogBody | storage.LogLines
 	}
@@ -135,6 +135,8 @@ func (ev *evaluator) gather(ctx context.Context, r *syntax.Range, g *syntax.Grou
 		}
 		if len(p.stages) == 0 && r.Unwrap == nil && q.Columns&^storage.LogStream == 0 {
 			err = s.counts(ctx, b)
+		} else if len(p.stages) == 0 && r.Unwrap == nil && q.Columns&storage.LogBody == 0 {
+			err = s.described(ctx, b)
 		} else if fast != nil && b.Lines != nil {
 			err = fast.block(ctx, b)
 		} else {
@@ -167,33 +169,33 @@ func (s *scan) behind() []string {
 	return out
 }
 
-// columns returns what must be read, and the labels that are, when these are known.
-func (s *scan) columns(ctx context.Context, q storage.LogQuery, p *plan, behind []string) (storage.LogColumns, []string, error) {
+// columns returns what must be read, and the labels that are, when these are known, and which of them metadata can have.
+func (s *scan) columns(ctx context.Context, q storage.LogQuery, p *plan, behind []string) (cols storage.LogColumns, names, meta []string, err error) {
 	var body storage.LogColumns
 	if len(p.stages) > 0 || s.class == summing && s.r.Unwrap == nil {
 		body = storage.LogBody
 	}
 	names, any := pipeline.Reads(p.stages, behind)
 	if behind == nil || any {
-		return storage.LogAll, nil, nil
+		return storage.LogAll, nil, nil, nil
 	}
 	names = slices.DeleteFunc(names, func(n string) bool { return n == pipeline.ErrorLabel || n == pipeline.DetailsLabel })
 	if len(names) == 0 {
-		return body, names, nil
+		return body, names, nil, nil
 	}
 	streams, err := s.ev.view.Streams(ctx, q)
 	if err != nil {
-		return 0, nil, err
+		return 0, nil, nil, err
 	}
 	// What every stream has, metadata has not.
-	rest := slices.DeleteFunc(slices.Clone(names), func(n string) bool {
+	meta = slices.DeleteFunc(slices.Clone(names), func(n string) bool {
 		return !slices.ContainsFunc(streams, func(l telemetry.LabelSet) bool { return l.Get(n) == "" })
 	})
-	out := body | storage.LogStream
-	for _, n := range rest {
-		out |= pipeline.Needs(n)
+	cols = body | storage.LogStream
+	for _, n := range meta {
+		cols |= pipeline.Needs(n)
 	}
-	return out, names, nil
+	return cols, names, meta, nil
 }
 
 // counts adds the rows of a block whose series depends on the stream alone.
@@ -229,6 +231,66 @@ func (s *scan) counts(ctx context.Context, b *storage.LogBlock) error {
 		}
 		for c := lo; c < hi; c++ {
 			g.cells[c].n += int64(n)
+		}
+	}
+	return nil
+}
+
+// description is what the labels of a row without attributes and IDs depend on.
+type description struct {
+	stream, resource, scope uint32
+	severity                uint8
+	text                    string
+}
+
+// described adds the rows of a block whose series depends on the stream and on metadata: the labels are worked out once
+// for rows with the same description.
+func (s *scan) described(ctx context.Context, b *storage.LogBlock) error {
+	known := make(map[description]*gather)
+	var last description
+	var g *gather
+	for i := range b.Time {
+		if i&255 == 0 {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+		}
+		var d description
+		if b.Stream != nil {
+			d.stream = b.Stream[i]
+		}
+		if b.Resource != nil {
+			d.resource = b.Resource[i]
+		}
+		if b.Scope != nil {
+			d.scope = b.Scope[i]
+		}
+		if b.Severity != nil {
+			d.severity, d.text = b.Severity[i], b.SeverityText[i]
+		}
+		single := b.Attrs != nil && len(b.Attrs[i]) > 0 || b.TraceID != nil && (!b.TraceID[i].IsZero() || !b.SpanID[i].IsZero()) ||
+			b.EventName != nil && b.EventName[i] != ""
+		if single || g == nil || d != last {
+			found := known[d]
+			if single || found == nil {
+				pipeline.RecordOf(&s.rec, b, i)
+				s.row.Reset(&s.rec, "")
+				var err error
+				if found, err = s.find(); err != nil {
+					return err
+				}
+			}
+			if !single {
+				g, last = found, d
+				known[d] = found
+			}
+			if err := s.add(found, b.Time[i], 0); err != nil {
+				return err
+			}
+			continue
+		}
+		if err := s.add(g, b.Time[i], 0); err != nil {
+			return err
 		}
 	}
 	return nil
