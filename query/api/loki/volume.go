@@ -25,9 +25,12 @@ const (
 	defaultVolumes = 100
 	// maxBuckets bounds streams times steps.
 	maxBuckets = 4_000_000
-	// sampled is how many blocks are measured line by line before only every sparse-th one is.
-	sampled = 64
+	// sampled is how many blocks are measured line by line; after that it is some lines of each stream's first block, and of
+	// every sparse-th one.
+	sampled = 8
 	sparse  = 16
+	// spread is how many lines of such a block are measured at least, if it has them.
+	spread = 200
 )
 
 // measured is what a stream has in a range of time.
@@ -35,6 +38,7 @@ type measured struct {
 	rows []int64 // of each bucket
 	// lines and bytes are of the lines that were measured.
 	lines, bytes int64
+	block        int // in which it was met first
 }
 
 // volumes is what streams have.
@@ -43,8 +47,8 @@ type volumes struct {
 	lines, bytes int64 // that were measured in all
 }
 
-// measure counts the lines of the streams that match, in buckets of width. Lengths are taken of all lines of the first
-// blocks, of the first block of each stream, and of every sixteenth block after that.
+// measure counts the lines of the streams that match, in buckets of width. Lengths are taken of all lines of what is in
+// memory and of the first blocks, after that of a sample.
 func (a *API) measure(ctx context.Context, v storage.View, s span, ms []*labels.Matcher, width int64) (*volumes, error) {
 	n := int((s.end - s.start + width - 1) / width)
 	out := &volumes{streams: make(map[telemetry.LabelSet]*measured)}
@@ -61,34 +65,29 @@ func (a *API) measure(ctx context.Context, v storage.View, s span, ms []*labels.
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		of := make([]*measured, len(b.Streams))
-		fresh := false
-		for code, set := range b.Streams {
-			m := out.streams[set]
-			if m == nil {
-				if (len(out.streams)+1)*n > maxBuckets {
-					return nil, httpapi.Errorf(httpapi.QueryLimit, "more than %d streams times %d steps: narrow the selector, or ask for a larger step", len(out.streams), n)
-				}
-				m = &measured{rows: make([]int64, n)}
-				out.streams[telemetry.LabelSet(strings.Clone(string(set)))] = m
-			}
-			fresh = fresh || m.lines == 0
-			of[code] = m
-		}
 		blocks++
-		look := b.Body != nil || fresh || blocks <= sampled || blocks%sparse == 0
+		of := make([]*measured, len(b.Streams))
 		var line []byte
 		for i, t := range b.Time {
-			m := of[b.Stream[i]]
+			code := b.Stream[i]
+			m := of[code]
+			if m == nil {
+				if m, err = out.stream(b.Streams[code], n, blocks); err != nil {
+					return nil, err
+				}
+				of[code] = m
+			}
 			m.rows[(t-s.start)/width]++
-			if !look {
+			switch {
+			case b.Body != nil || blocks <= sampled || m.lines == 0:
+			case (m.block == blocks || blocks%sparse == 0) && i%max(b.Len()/spread, 1) == 0:
+			default:
 				continue
 			}
 			size := 0
-			switch {
-			case b.Body != nil:
+			if b.Body != nil {
 				size = len(b.Body[i].Text())
-			case b.Lines != nil:
+			} else {
 				if line, err = b.Lines.AppendLine(line[:0], i); err != nil {
 					return nil, err
 				}
@@ -102,6 +101,20 @@ func (a *API) measure(ctx context.Context, v storage.View, s span, ms []*labels.
 		out.lines, out.bytes = out.lines+m.lines, out.bytes+m.bytes
 	}
 	return out, nil
+}
+
+// stream returns what is known of a stream that a block has rows of.
+func (v *volumes) stream(set telemetry.LabelSet, buckets, block int) (*measured, error) {
+	if m := v.streams[set]; m != nil {
+		return m, nil
+	}
+	if (len(v.streams)+1)*buckets > maxBuckets {
+		return nil, httpapi.Errorf(httpapi.QueryLimit, "there are more than %d streams times %d steps, the limit is %d: narrow the selector, or ask for a larger step",
+			len(v.streams), buckets, maxBuckets)
+	}
+	m := &measured{rows: make([]int64, buckets), block: block}
+	v.streams[telemetry.LabelSet(strings.Clone(string(set)))] = m
+	return m, nil
 }
 
 // of returns the bytes of n lines of a stream.
