@@ -172,8 +172,9 @@ func TestCanary(t *testing.T) {
 	log, err := os.Create(filepath.Join(t.TempDir(), "canary.log"))
 	require.NoError(t, err)
 	defer log.Close()
+	// An entry out of order counts as late by its own time: it must not be older than -wait when it is sent.
 	cmd := exec.CommandContext(t.Context(), canary, "-addr="+s.HTTP, "-push", "-port="+port, "-interval=500ms", "-size=200",
-		"-out-of-order-percentage=25", "-out-of-order-min=2s", "-out-of-order-max=20s", "-wait=10s", "-max-wait=30s", "-pruneinterval=5s",
+		"-out-of-order-percentage=25", "-out-of-order-min=2s", "-out-of-order-max=20s", "-wait=30s", "-max-wait=60s", "-pruneinterval=5s",
 		"-spot-check-interval=5s", "-spot-check-query-rate=10s", "-spot-check-initial-wait=10s",
 		"-metric-test-interval=15s", "-metric-test-range=2m")
 	cmd.Stdout, cmd.Stderr = log, log
