@@ -164,6 +164,47 @@ func TestRoundTrip(t *testing.T) {
 
 // FuzzDecode feeds the decoders hostile bytes: they answer with values or with ErrCorrupt, and what they answer can be
 // encoded and decoded again.
+// TestRuns compares Runs with Ints for columns of all kinds, and for cuts of them.
+func TestRuns(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		var in []int64
+		v, step := rapid.Int64().Draw(t, "first"), int64(0)
+		for range rapid.IntRange(1, 8).Draw(t, "pieces") {
+			switch rapid.IntRange(0, 2).Draw(t, "kind") {
+			case 0:
+				step = 0
+			case 1:
+				step = rapid.Int64Range(-5, 5).Draw(t, "step")
+			default:
+				v = rapid.Int64().Draw(t, "value")
+			}
+			for range rapid.IntRange(1, 400).Draw(t, "rows") {
+				v += step
+				in = append(in, v)
+			}
+		}
+		var e column.Encoder
+		b := e.Ints(nil, in, nil)
+		runs := func(b []byte) (out []int64, rest []byte, err error) {
+			rest, err = column.Runs(b, len(in), func(n int, v int64) error {
+				for range n {
+					out = append(out, v)
+				}
+				return nil
+			})
+			return out, rest, err
+		}
+		out, rest, err := runs(append(b, "rest"...))
+		require.NoError(t, err)
+		require.Equal(t, in, out)
+		require.Equal(t, "rest", string(rest))
+		cut := b[:rapid.IntRange(0, len(b)-1).Draw(t, "cut")]
+		_, want := column.Ints(cut, make([]int64, len(in)), nil)
+		_, _, err = runs(cut)
+		require.Equal(t, want == nil, err == nil)
+	})
+}
+
 func FuzzDecode(f *testing.F) {
 	var e column.Encoder
 	f.Add(e.Floats(nil, []float64{1, 2, 3, 4.5}, nil), uint16(4))

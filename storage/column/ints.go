@@ -228,20 +228,21 @@ func Ints(src []byte, m, ref []int64) ([]byte, error) {
 		return nil, corrupt("a reference to no column")
 	}
 	m[0] = first
+	x := first
 	for rest := m[1:]; len(rest) > 0; {
 		n := min(block, len(rest))
 		if src, err = unpackBlock(src, rest[:n], shift); err != nil {
 			return nil, err
 		}
+		if p == predDelta { // while it is near
+			for i, d := range rest[:n] {
+				x += d
+				rest[i] = x
+			}
+		}
 		rest = rest[n:]
 	}
 	switch p {
-	case predDelta:
-		x := m[0]
-		for i := 1; i < len(m); i++ {
-			x += m[i]
-			m[i] = x
-		}
 	case predSlope:
 		x, d := m[0], int64(0)
 		for i := 1; i < len(m); i++ {

@@ -340,8 +340,19 @@ func (v *view) Streams(ctx context.Context, q storage.LogQuery) ([]telemetry.Lab
 			}
 		}
 	}
-	out := slices.Collect(maps.Keys(seen))
-	slices.SortFunc(out, func(a, b telemetry.LabelSet) int { return labels.Compare(a.Labels(), b.Labels()) })
+	type sorted struct {
+		set    telemetry.LabelSet
+		labels labels.Labels
+	}
+	all := make([]sorted, 0, len(seen))
+	for s := range seen {
+		all = append(all, sorted{s, s.Labels()})
+	}
+	slices.SortFunc(all, func(a, b sorted) int { return labels.Compare(a.labels, b.labels) })
+	out := make([]telemetry.LabelSet, len(all))
+	for i, s := range all {
+		out[i] = s.set
+	}
 	return out, nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/hex"
+	"fmt"
 	"slices"
 	"sort"
 	"unsafe"
@@ -311,21 +312,15 @@ func (r *blockReader) runs(column string, dict []uint32, f func(from, to int, n 
 		f(0, r.n, dict[lo])
 		return nil
 	}
-	ns, err := r.ints(column)
-	if err != nil {
-		return err
-	}
-	for i := 0; i < len(ns); {
-		n, from := ns[i], i
-		if n < 0 || n >= int64(len(dict)) {
-			return r.t.Corrupt(column, r.b, "index %d into %d values", n, len(dict))
+	at := 0
+	return r.t.Runs(column, r.b, &r.mem.Scratch, func(size int, v int64) error {
+		if v < 0 || v >= int64(len(dict)) {
+			return fmt.Errorf("index %d into %d values", v, len(dict))
 		}
-		for i++; i < len(ns) && ns[i] == n; {
-			i++
-		}
-		f(from, i, dict[n])
-	}
-	return nil
+		f(at, at+size, dict[v])
+		at += size
+		return nil
+	})
 }
 
 // byIndex keeps rows by a column of indexes into a dictionary of the segment.

@@ -24,13 +24,27 @@ func (t *Table) ReadInts(name string, b int, dst []int64, s *Scratch) ([]int64, 
 	if !ok || t.meta.schema.Columns[c].Type != Packed {
 		return nil, t.p.corrupt(0, "table %s has no packed column %s", t.name, name)
 	}
+	n := t.meta.rows[b]
+	dst = slices.Grow(dst[:0], n)[:n]
+	return dst, t.packed(name, c, b, s, func(raw []byte) ([]byte, error) { return column.Ints(raw, dst, nil) })
+}
+
+// Runs calls f with runs of equal values of a Packed column of block b, in order.
+func (t *Table) Runs(name string, b int, s *Scratch, f func(n int, v int64) error) error {
+	c, ok := t.cols[name]
+	if !ok || t.meta.schema.Columns[c].Type != Packed {
+		return t.p.corrupt(0, "table %s has no packed column %s", t.name, name)
+	}
+	return t.packed(name, c, b, s, func(raw []byte) ([]byte, error) { return column.Runs(raw, t.meta.rows[b], f) })
+}
+
+// packed reads the bytes of column c of block b and has them decoded; decode returns what is left of them.
+func (t *Table) packed(name string, c, b int, s *Scratch, decode func(raw []byte) ([]byte, error)) error {
 	m := &t.meta.blocks[c][b]
 	s.raw = slices.Grow(s.raw[:0], m.size)[:m.size]
 	if err := t.p.readAt(s.raw, m.offset); err != nil {
-		return nil, err
+		return err
 	}
-	n := t.meta.rows[b]
-	dst = slices.Grow(dst[:0], n)[:n]
 	var rest []byte
 	var err error
 	switch {
@@ -39,15 +53,15 @@ func (t *Table) ReadInts(name string, b int, dst []int64, s *Scratch) ([]int64, 
 	case m.size != m.raw:
 		err = fmt.Errorf("%d bytes stored of %d", m.size, m.raw)
 	default:
-		rest, err = column.Ints(s.raw, dst, nil)
+		rest, err = decode(s.raw)
 	}
 	if err == nil && len(rest) > 0 {
 		err = fmt.Errorf("%d bytes too many", len(rest))
 	}
 	if err != nil {
-		return nil, t.p.corrupt(m.offset, "table %s, column %s, block %d: %v", t.name, name, b, err)
+		return t.p.corrupt(m.offset, "table %s, column %s, block %d: %v", t.name, name, b, err)
 	}
-	return dst, nil
+	return nil
 }
 
 // ReadRows returns the given rows of a column of type Packed, Bytes or Fixed of block b; nil is all rows. A column that
