@@ -14,7 +14,6 @@ import (
 
 	"github.com/braidobs/braid/internal/httpapi"
 	"github.com/braidobs/braid/internal/telemetry"
-	"github.com/braidobs/braid/query"
 	"github.com/braidobs/braid/query/logql"
 	"github.com/braidobs/braid/query/logql/syntax"
 	"github.com/braidobs/braid/storage"
@@ -115,9 +114,7 @@ func (a *API) tail(w http.ResponseWriter, r *http.Request) {
 		return // it has answered
 	}
 	ctx := r.Context()
-	done := a.Observer.Start(ctx, query.LogQL, q.tenant, "tail "+described(r))
 	err = a.follow(c.CloseRead(ctx), c, q, categories)
-	done(nil)
 	code, reason := websocket.StatusNormalClosure, ""
 	if err != nil && !errors.Is(err, errGone) && ctx.Err() == nil {
 		e := a.errors.From(ctx, err)
