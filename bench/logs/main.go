@@ -92,7 +92,7 @@ type figures struct {
 	rss        int64
 	disk       int64
 	sent       sent
-	queries    []cost
+	queries    []harness.Cost
 }
 
 // compare runs everything and prints it.
@@ -195,7 +195,7 @@ func (o *options) print(out io.Writer, names []string, results map[string]figure
 		}
 		var bad error
 		for _, n := range names {
-			if err := results[n].queries[i].err; err != nil {
+			if err := results[n].queries[i].Err; err != nil {
 				bad = errors.Join(bad, fmt.Errorf("%s, %s: %w", q.name, n, err))
 			}
 		}
@@ -204,19 +204,19 @@ func (o *options) print(out io.Writer, names []string, results map[string]figure
 			wrong = append(wrong, bad)
 			continue
 		}
-		row(q.name+", CPU ms", "%.2f", func(f figures) float64 { return f.queries[i].cpu.Seconds() * 1e3 })
-		row("latency ms", "%.2f", func(f figures) float64 { return f.queries[i].latency.Seconds() * 1e3 })
-		row("nine of ten, ms", "%.2f", func(f figures) float64 { return f.queries[i].tail.Seconds() * 1e3 })
+		row(q.name+", CPU ms", "%.2f", func(f figures) float64 { return f.queries[i].CPU.Seconds() * 1e3 })
+		row("latency ms", "%.2f", func(f figures) float64 { return f.queries[i].Latency.Seconds() * 1e3 })
+		row("nine of ten, ms", "%.2f", func(f figures) float64 { return f.queries[i].Tail.Seconds() * 1e3 })
 		if q.logql == "" {
 			continue
 		}
-		points, total, err := sum(results[braid].queries[i].answer)
+		points, total, err := sum(results[braid].queries[i].Answer)
 		if err != nil {
 			return err
 		}
 		fmt.Fprintf(w, "points, sum\t%d, %.6g\t", points, total)
 		if f, ok := results[loki]; ok {
-			p, v, err := sum(f.queries[i].answer)
+			p, v, err := sum(f.queries[i].Answer)
 			if err != nil {
 				return err
 			}

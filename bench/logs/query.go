@@ -4,10 +4,11 @@ import (
 	"context"
 	"encoding/json"
 	"net/url"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/braidobs/braid/bench/harness"
 )
 
 // query is one that is measured, in LogQL and in the language of VictoriaLogs.
@@ -71,45 +72,12 @@ func (q *query) request(t *target, l *load, s sent, n int) (string, url.Values) 
 	return "/loki/api/v1/query_range", v
 }
 
-// cost is what a query took.
-type cost struct {
-	cpu     time.Duration // of the server, for one
-	latency time.Duration // the median
-	tail    time.Duration // nine of ten were as fast
-	answer  []byte        // of the first repetition
-	err     error
-}
-
-// measure repeats a query until the CPU that it takes can be told: the clock of a process ticks every 10 ms.
-func (q *query) measure(ctx context.Context, t *target, l *load, s sent) cost {
-	path, v := q.request(t, l, s, 0)
-	answer, err := t.get(ctx, path, v)
-	if err != nil {
-		return cost{err: err}
-	}
-	before, err := t.s.Usage()
-	if err != nil {
-		return cost{err: err}
-	}
-	var took []time.Duration
-	total := time.Duration(0)
-	for n := 1; n <= 3 || total < 1500*time.Millisecond && n <= 300; n++ {
+// measure asks the query again and again.
+func (q *query) measure(ctx context.Context, t *target, l *load, s sent) harness.Cost {
+	return t.s.Measure(ctx, 3, 300, func(ctx context.Context, n int) ([]byte, error) {
 		path, v := q.request(t, l, s, n)
-		began := time.Now()
-		if _, err := t.get(ctx, path, v); err != nil {
-			return cost{err: err}
-		}
-		took = append(took, time.Since(began))
-		total += took[len(took)-1]
-	}
-	after, err := t.s.Usage()
-	if err != nil {
-		return cost{err: err}
-	}
-	slices.Sort(took)
-	return cost{
-		cpu: (after.CPU - before.CPU) / time.Duration(len(took)), latency: took[len(took)/2], tail: took[len(took)*9/10], answer: answer,
-	}
+		return t.get(ctx, path, v)
+	})
 }
 
 // answer is what the endpoints of Loki answer, as far as it is compared.

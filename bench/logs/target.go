@@ -2,9 +2,7 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"os"
@@ -98,23 +96,7 @@ func (t *target) get(ctx context.Context, path string, q url.Values) ([]byte, er
 	if len(q) > 0 {
 		path += "?" + q.Encode()
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, t.url(path), nil)
-	if err != nil {
-		return nil, err
-	}
-	resp, err := t.http.Do(req)
-	if err != nil {
-		return nil, err
-	}
-	defer resp.Body.Close()
-	b, err := io.ReadAll(resp.Body)
-	if err != nil {
-		return nil, err
-	}
-	if resp.StatusCode/100 != 2 {
-		return nil, fmt.Errorf("%s: status %d: %s", path, resp.StatusCode, b[:min(len(b), 300)])
-	}
-	return b, nil
+	return harness.Fetch(ctx, t.http, http.MethodGet, t.url(path))
 }
 
 // settle waits until the server has done what it does after writes: until what it held in memory is written and it
@@ -124,57 +106,25 @@ func (t *target) settle(ctx context.Context) error {
 	defer cancel()
 	switch t.name {
 	case braid:
-		for {
-			left, err := t.s.Metric(ctx, "braid_storage_head_records", `signal="logs"`)
-			if err != nil {
-				return err
-			}
-			if left == 0 {
-				break
-			}
-			if err := sleep(ctx, 500*time.Millisecond); err != nil {
-				return errors.New("the head was not written in time")
-			}
+		if err := t.s.Flushed(ctx, "logs"); err != nil {
+			return err
 		}
 	case loki:
-		req, err := http.NewRequestWithContext(ctx, http.MethodPost, t.url("/flush"), nil)
-		if err != nil {
+		if _, err := harness.Fetch(ctx, t.http, http.MethodPost, t.url("/flush")); err != nil {
 			return err
 		}
-		resp, err := t.http.Do(req)
-		if err != nil {
-			return err
-		}
-		_ = resp.Body.Close()
-		if err := sleep(ctx, 15*time.Second); err != nil {
+		if err := harness.Sleep(ctx, 15*time.Second); err != nil {
 			return err
 		}
 	case victoriaLogs:
 		if _, err := t.get(ctx, "/internal/force_flush", nil); err != nil {
 			return err
 		}
-		if err := sleep(ctx, 10*time.Second); err != nil {
+		if err := harness.Sleep(ctx, 10*time.Second); err != nil {
 			return err
 		}
 	}
-	last, err := t.s.Usage()
-	if err != nil {
-		return err
-	}
-	for calm := 0; calm < 3; {
-		if err := sleep(ctx, time.Second); err != nil {
-			return errors.New("the process did not become calm in time")
-		}
-		u, err := t.s.Usage()
-		if err != nil {
-			return err
-		}
-		if calm++; u.CPU-last.CPU > 20*time.Millisecond {
-			calm = 0
-		}
-		last = u
-	}
-	return nil
+	return t.s.Calm(ctx)
 }
 
 // disk returns what the server's data takes. Logs that only a restart needs are left out: the one of Braid is empty by

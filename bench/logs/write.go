@@ -5,13 +5,13 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
-	"fmt"
-	"io"
 	"net/http"
 	"sync"
 	"time"
 
 	"github.com/klauspost/compress/s2"
+
+	"github.com/braidobs/braid/bench/harness"
 )
 
 // sent is what was written.
@@ -67,7 +67,7 @@ func (l *load) sendPart(ctx context.Context, client *http.Client, url string, se
 		}
 		packed = s2.EncodeSnappy(packed[:cap(packed)], body)
 		body, text = body[:0], 0
-		return push(ctx, client, url, packed)
+		return harness.Send(ctx, client, url, http.Header{"Content-Type": {"application/x-protobuf"}}, packed)
 	}
 	begin := l.end.Add(-l.duration)
 	for from := 0; from < perPod; from += run {
@@ -124,43 +124,4 @@ func uvarintLen(n int) int {
 		l++
 	}
 	return l
-}
-
-// push sends until it is accepted.
-func push(ctx context.Context, client *http.Client, url string, packed []byte) error {
-	for {
-		req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(packed))
-		if err != nil {
-			return err
-		}
-		req.Header.Set("Content-Type", "application/x-protobuf")
-		resp, err := client.Do(req)
-		if err != nil {
-			return err
-		}
-		text, err := io.ReadAll(io.LimitReader(resp.Body, 1000))
-		_ = resp.Body.Close()
-		switch {
-		case err != nil:
-			return err
-		case resp.StatusCode/100 == 2:
-			return nil
-		case resp.StatusCode != http.StatusTooManyRequests && resp.StatusCode/100 != 5:
-			return fmt.Errorf("push: status %d: %s", resp.StatusCode, text)
-		}
-		if err := sleep(ctx, 50*time.Millisecond); err != nil {
-			return err
-		}
-	}
-}
-
-func sleep(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-t.C:
-		return nil
-	}
 }

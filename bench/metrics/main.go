@@ -88,7 +88,7 @@ type figures struct {
 	wall    time.Duration
 	rss     int64
 	disk    size
-	queries []cost
+	queries []harness.Cost
 }
 
 // compare runs everything and prints it.
@@ -150,7 +150,7 @@ func (o *options) one(ctx context.Context, name string, l load, reads bool) (f f
 	f.cpu, f.rss = u.CPU, u.PeakRSS
 	if reads {
 		for _, q := range queries() {
-			c := cost{}
+			c := harness.Cost{}
 			if l.duration >= q.least {
 				c = q.measure(ctx, t, l)
 			}
@@ -199,8 +199,8 @@ func printLoad(out io.Writer, names []string, l load, results map[string]figures
 			fmt.Fprintf(w, "%s: %s\t\n", q.name, bad)
 			continue
 		}
-		row(q.name+", CPU ms", "%.2f", func(f figures) float64 { return f.queries[i].cpu.Seconds() * 1e3 })
-		row("latency ms", "%.2f", func(f figures) float64 { return f.queries[i].latency.Seconds() * 1e3 })
+		row(q.name+", CPU ms", "%.2f", func(f figures) float64 { return f.queries[i].CPU.Seconds() * 1e3 })
+		row("latency ms", "%.2f", func(f figures) float64 { return f.queries[i].Latency.Seconds() * 1e3 })
 	}
 	if err := w.Flush(); err != nil {
 		return err
@@ -215,7 +215,7 @@ func printLoad(out io.Writer, names []string, l load, results map[string]figures
 func failures(names []string, i int, results map[string]figures) string {
 	var text []string
 	for _, n := range names {
-		if err := results[n].queries[i].err; err != nil {
+		if err := results[n].queries[i].Err; err != nil {
 			text = append(text, n+" failed: "+err.Error())
 		}
 	}
@@ -237,11 +237,11 @@ func printAnswers(out io.Writer, names []string, l load, results map[string]figu
 			}
 			asked++
 			want, got := results[prometheus].queries[i], results[n].queries[i]
-			if err := errors.Join(want.err, got.err); err != nil {
+			if err := errors.Join(want.Err, got.Err); err != nil {
 				wrong = append(wrong, fmt.Errorf("%s: %w", q.name, err))
 				continue
 			}
-			diff, err := compare(want.answer, got.answer)
+			diff, err := compare(want.Answer, got.Answer)
 			if err != nil {
 				return err
 			}

@@ -7,9 +7,10 @@ import (
 	"math"
 	"net/http"
 	"net/url"
-	"slices"
 	"strconv"
 	"time"
+
+	"github.com/braidobs/braid/bench/harness"
 )
 
 // query is one that is measured.
@@ -75,40 +76,11 @@ func (q *query) params(l load, n int) url.Values {
 	return v
 }
 
-// cost is what a query took.
-type cost struct {
-	cpu     time.Duration // of the server, for one
-	latency time.Duration // the median
-	answer  []byte        // of the first repetition
-	err     error
-}
-
-// measure repeats a query until the CPU that it takes can be told: the clock of a process ticks every 10 ms.
-func (q *query) measure(ctx context.Context, t *target, l load) cost {
-	answer, err := t.get(ctx, http.MethodGet, q.path, q.params(l, 0))
-	if err != nil {
-		return cost{err: err}
-	}
-	before, err := t.s.Usage()
-	if err != nil {
-		return cost{err: err}
-	}
-	var took []time.Duration
-	total := time.Duration(0)
-	for n := 1; n <= 5 || total < 1500*time.Millisecond && n <= 400; n++ {
-		began := time.Now()
-		if _, err := t.get(ctx, http.MethodGet, q.path, q.params(l, n%60)); err != nil {
-			return cost{err: err}
-		}
-		took = append(took, time.Since(began))
-		total += took[len(took)-1]
-	}
-	after, err := t.s.Usage()
-	if err != nil {
-		return cost{err: err}
-	}
-	slices.Sort(took)
-	return cost{cpu: (after.CPU - before.CPU) / time.Duration(len(took)), latency: took[len(took)/2], answer: answer}
+// measure asks the query again and again.
+func (q *query) measure(ctx context.Context, t *target, l load) harness.Cost {
+	return t.s.Measure(ctx, 5, 400, func(ctx context.Context, n int) ([]byte, error) {
+		return t.get(ctx, http.MethodGet, q.path, q.params(l, n%60))
+	})
 }
 
 // answer is what the endpoints of Prometheus answer, as far as it is compared.

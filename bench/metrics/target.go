@@ -2,9 +2,7 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"os"
@@ -68,23 +66,7 @@ func (t *target) get(ctx context.Context, method, path string, q url.Values) ([]
 	if len(q) > 0 {
 		path += "?" + q.Encode()
 	}
-	req, err := http.NewRequestWithContext(ctx, method, t.url(path), nil)
-	if err != nil {
-		return nil, err
-	}
-	resp, err := t.http.Do(req)
-	if err != nil {
-		return nil, err
-	}
-	defer resp.Body.Close()
-	b, err := io.ReadAll(resp.Body)
-	if err != nil {
-		return nil, err
-	}
-	if resp.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("%s: status %d: %s", path, resp.StatusCode, b[:min(len(b), 300)])
-	}
-	return b, nil
+	return harness.Fetch(ctx, t.http, method, t.url(path))
 }
 
 // settle waits until the server has done what it does after writes: until its parts are written and it uses less than
@@ -96,40 +78,16 @@ func (t *target) settle(ctx context.Context) error {
 		if _, err := t.get(ctx, http.MethodGet, "/internal/force_flush", nil); err != nil {
 			return err
 		}
-		if err := sleep(ctx, 10*time.Second); err != nil {
+		if err := harness.Sleep(ctx, 10*time.Second); err != nil {
 			return err
 		}
 	}
-	for t.name == braid {
-		left, err := t.s.Metric(ctx, "braid_storage_head_records", `signal="metrics"`)
-		if err != nil {
+	if t.name == braid {
+		if err := t.s.Flushed(ctx, "metrics"); err != nil {
 			return err
 		}
-		if left == 0 {
-			break
-		}
-		if err := sleep(ctx, 500*time.Millisecond); err != nil {
-			return errors.New("the head was not written in time")
-		}
 	}
-	last, err := t.s.Usage()
-	if err != nil {
-		return err
-	}
-	for calm := 0; calm < 3; {
-		if err := sleep(ctx, time.Second); err != nil {
-			return errors.New("the process did not become calm in time")
-		}
-		u, err := t.s.Usage()
-		if err != nil {
-			return err
-		}
-		if calm++; u.CPU-last.CPU > 20*time.Millisecond {
-			calm = 0
-		}
-		last = u
-	}
-	return nil
+	return t.s.Calm(ctx)
 }
 
 // size is what is on disk.

@@ -1,16 +1,14 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
-	"fmt"
-	"io"
 	"net/http"
 	"sync"
-	"time"
 
 	"github.com/klauspost/compress/s2"
+
+	"github.com/braidobs/braid/bench/harness"
 )
 
 // send writes the whole load to a remote write endpoint: each sender has pods of its own, whose samples it sends in
@@ -72,41 +70,7 @@ func (l load) sendPart(ctx context.Context, client *http.Client, url string, sen
 
 // post sends until it is accepted.
 func post(ctx context.Context, client *http.Client, url string, packed []byte) error {
-	for {
-		req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(packed))
-		if err != nil {
-			return err
-		}
-		req.Header.Set("Content-Type", "application/x-protobuf")
-		req.Header.Set("Content-Encoding", "snappy")
-		req.Header.Set("X-Prometheus-Remote-Write-Version", "0.1.0")
-		resp, err := client.Do(req)
-		if err != nil {
-			return err
-		}
-		text, err := io.ReadAll(io.LimitReader(resp.Body, 1000))
-		_ = resp.Body.Close()
-		switch {
-		case err != nil:
-			return err
-		case resp.StatusCode/100 == 2:
-			return nil
-		case resp.StatusCode != http.StatusTooManyRequests && resp.StatusCode/100 != 5:
-			return fmt.Errorf("write: status %d: %s", resp.StatusCode, text)
-		}
-		if err := sleep(ctx, 50*time.Millisecond); err != nil {
-			return err
-		}
-	}
-}
-
-func sleep(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-t.C:
-		return nil
-	}
+	return harness.Send(ctx, client, url, http.Header{
+		"Content-Type": {"application/x-protobuf"}, "Content-Encoding": {"snappy"}, "X-Prometheus-Remote-Write-Version": {"0.1.0"},
+	}, packed)
 }
