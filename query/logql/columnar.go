@@ -22,28 +22,29 @@ import (
 // unwrap and grouping. What it cannot prove to come to the same, it leaves to the row-by-row way: a template, or single
 // rows.
 type columnar struct {
-	s      *scan
-	parse  func(*storage.Template) (*columns.Fields, bool)
-	json   bool // parse reads JSON, else logfmt
-	tests  []syntax.Test
-	after  []syntax.Test
-	names  []string // the labels that are read
-	meta   []string // those that metadata can have
-	plans  map[*storage.Template]*shapePlan
-	owned  map[*telemetry.Resource]bool // resources with an attribute of such a name
-	scoped map[*telemetry.Scope]bool
-	line   []byte
+	s     *scan
+	parse func(*storage.Template) (*columns.Fields, bool)
+	json  bool // parse reads JSON, else logfmt
+	tests []syntax.Test
+	after []syntax.Test
+	names []string // the labels that are read
+	meta  []string // those that metadata can have
+	plans map[*storage.Template]*shapePlan
+	line  []byte
 
 	// Of the block that is read.
-	b       *storage.LogBlock
-	streams []streamValues // of sets
-	sets    []telemetry.LabelSet
-	mask    uint64 // what all of them have of the labels
-	alike   bool   // there is such a mask
-	shape   *storage.Shape
-	plan    *shapePlan
-	punted  []uint32
-	free    [][]uint8
+	b         *storage.LogBlock
+	resources []*telemetry.Resource
+	scopes    []*telemetry.Scope
+	described bool           // a resource or scope has one of the labels
+	streams   []streamValues // of sets
+	sets      []telemetry.LabelSet
+	mask      uint64 // what all of them have of the labels
+	alike     bool   // there is such a mask
+	shape     *storage.Shape
+	plan      *shapePlan
+	punted    []uint32
+	free      [][]uint8
 }
 
 // shapePlan is what the parser finds in a template; nil values mean that lines must be rebuilt.
@@ -73,10 +74,7 @@ func newColumnar(s *scan, p *plan, names, meta []string) *columnar {
 	case s.class == summing && s.r.Unwrap == nil:
 		return nil // the length of the line
 	}
-	c := &columnar{
-		s: s, names: names, meta: meta, plans: make(map[*storage.Template]*shapePlan), owned: make(map[*telemetry.Resource]bool),
-		scoped: make(map[*telemetry.Scope]bool),
-	}
+	c := &columnar{s: s, names: names, meta: meta, plans: make(map[*storage.Template]*shapePlan)}
 	want := func(name string) bool { return slices.Contains(names, name) || name == pipeline.ErrorLabel }
 	switch st := p.stages[0].(type) {
 	case *syntax.JSON:
@@ -183,33 +181,18 @@ func (c *columnar) block(ctx context.Context, b *storage.LogBlock) error {
 
 // inDictionaries says whether a resource or scope of the block has one of the labels that are read.
 func (c *columnar) inDictionaries(b *storage.LogBlock) bool {
-	for _, r := range b.Resources {
-		if r == nil {
-			continue
-		}
-		hit, ok := c.owned[r]
-		if !ok {
-			hit = c.inAttrs(r.Attrs)
-			c.owned[r] = hit
-		}
-		if hit {
-			return true
-		}
+	if same(b.Resources, c.resources) && same(b.Scopes, c.scopes) { // as in the block before, of the same part
+		return c.described
 	}
-	for _, sc := range b.Scopes {
-		if sc == nil {
-			continue
-		}
-		hit, ok := c.scoped[sc]
-		if !ok {
-			hit = c.inAttrs(sc.Attrs)
-			c.scoped[sc] = hit
-		}
-		if hit {
-			return true
-		}
-	}
-	return false
+	c.resources, c.scopes = b.Resources, b.Scopes
+	c.described = slices.ContainsFunc(b.Resources, func(r *telemetry.Resource) bool { return r != nil && c.inAttrs(r.Attrs) }) ||
+		slices.ContainsFunc(b.Scopes, func(sc *telemetry.Scope) bool { return sc != nil && c.inAttrs(sc.Attrs) })
+	return c.described
+}
+
+// same says whether two slices are one.
+func same[T any](a, b []T) bool {
+	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0])
 }
 
 func (c *columnar) inAttrs(as telemetry.Attrs) bool {
@@ -239,7 +222,7 @@ func (c *columnar) stream(code uint32) *streamValues {
 
 // takeStreams prepares for blocks with these streams; those of a part have the same.
 func (c *columnar) takeStreams(sets []telemetry.LabelSet) {
-	if len(sets) == len(c.sets) && (len(sets) == 0 || &sets[0] == &c.sets[0]) {
+	if same(sets, c.sets) {
 		return
 	}
 	c.sets, c.streams = sets, make([]streamValues, len(sets))
@@ -760,6 +743,11 @@ func (c *columnar) eachIndex(src source, rows []uint32, f func(string) uint32) (
 			return out, nil
 		case v.Dict != nil:
 			lut(len(v.Dict), func(i int) uint32 { return v.Code[at[rows[i]]] }, func(k uint32) string { return v.Dict[k] })
+			return out, nil
+		default:
+			for i, row := range rows {
+				out[i] = f(v.Texts[at[row]])
+			}
 			return out, nil
 		}
 	}

@@ -219,21 +219,38 @@ func (s *scan) counts(ctx context.Context, b *storage.LogBlock) error {
 			}
 			of[code] = g
 		}
-		// Neighbours mostly belong to the same stream and the same window.
-		t := b.Time[i]
-		to, n := s.w.until(t), 1
-		for i++; i < len(b.Time) && b.Time[i] >= t && b.Time[i] <= to && (b.Stream == nil || b.Stream[i] == code); i++ {
-			n++
+		end := len(b.Time)
+		if b.Stream != nil {
+			for end = i + 1; end < len(b.Stream) && b.Stream[end] == code; {
+				end++
+			}
 		}
-		lo, hi := s.w.at(t)
-		if err := s.room(g, hi); err != nil {
-			return err
-		}
-		for c := lo; c < hi; c++ {
-			g.cells[c].n += int64(n)
+		for i < end {
+			// Neighbours mostly belong to the same window.
+			t := b.Time[i]
+			n := within(b.Time[i:end], s.w.until(t))
+			i += n
+			lo, hi := s.w.at(t)
+			if err := s.room(g, hi); err != nil {
+				return err
+			}
+			for c := lo; c < hi; c++ {
+				g.cells[c].n += int64(n)
+			}
 		}
 	}
 	return nil
+}
+
+// within returns how many times from the first on lie between that and to.
+func within(times []int64, to int64) int {
+	first := times[0]
+	for i, t := range times {
+		if t < first || t > to {
+			return max(i, 1)
+		}
+	}
+	return len(times)
 }
 
 // description is what the labels of a row without attributes and IDs depend on.

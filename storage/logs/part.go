@@ -282,8 +282,9 @@ func (p *Part) badIndex(g *segment, err error) error {
 
 // indexReader reads the word index of a segment in pieces, which are checked.
 type indexReader struct {
-	t  *part.Table
-	at blockRange
+	t    *part.Table
+	at   blockRange
+	seen map[int][]byte // pieces that were read; nil when they are not kept
 }
 
 // ReadAt implements io.ReaderAt.
@@ -294,9 +295,15 @@ func (r *indexReader) ReadAt(b []byte, off int64) (int, error) {
 		if off < 0 || i >= r.at.to-r.at.from {
 			return n, lines.ErrCorrupt
 		}
-		piece, err := r.t.Blob(r.at.from + i)
-		if err != nil {
-			return n, err
+		piece, known := r.seen[i]
+		if !known {
+			var err error
+			if piece, err = r.t.Blob(r.at.from + i); err != nil {
+				return n, err
+			}
+			if r.seen != nil {
+				r.seen[i] = piece
+			}
 		}
 		from := int(off+int64(n)) - i*indexPiece
 		if from >= len(piece) {

@@ -137,7 +137,7 @@ func (p *Part) narrow(g *segment, s *Scan, where storage.Predicate, set lines.Se
 		clear(set)
 		return nil
 	}
-	x, err := p.indexOf(g)
+	x, err := s.index(p, g)
 	if err != nil {
 		return err
 	}

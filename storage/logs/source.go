@@ -32,6 +32,8 @@ type Scan struct {
 	Decoder *lines.Decoder
 
 	needles map[needleOf]*lines.Needle
+	asked   *segment // whose index is x
+	x       *lines.Index
 	own     *memory // of an unordered scan
 	late    bool    // blocks of parts may come without columns, see Rows.load
 }
@@ -55,6 +57,19 @@ func (s *Scan) needle(p *Part, g *segment, text string) *lines.Needle {
 		s.needles[k] = n
 	}
 	return n.In(g.templates.Load())
+}
+
+// index returns the word index of a segment. It keeps what it reads until the index of another segment is asked for.
+func (s *Scan) index(p *Part, g *segment) (*lines.Index, error) {
+	if s.asked != g {
+		x, err := p.indexOf(g)
+		if err != nil {
+			return nil, err
+		}
+		r := &indexReader{t: p.p.Table("index"), at: g.at[tabIndex], seen: make(map[int][]byte)}
+		s.asked, s.x = g, x.Through(r)
+	}
+	return s.x, nil
 }
 
 // memory is what blocks are read into.

@@ -97,6 +97,13 @@ func OpenIndex(r io.ReaderAt, size int64) (*Index, error) {
 
 var errIndex = fmt.Errorf("a word index is wrong: %w", ErrCorrupt)
 
+// Through returns the same index, read through r.
+func (ix *Index) Through(r io.ReaderAt) *Index {
+	out := *ix
+	out.r = r
+	return &out
+}
+
 // Len returns the number of blocks.
 func (ix *Index) Len() int { return ix.blocks }
 
