@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/braidobs/braid/internal/httpapi"
@@ -153,6 +154,9 @@ func compareSets(a, b telemetry.LabelSet) int {
 }
 
 func compareLabels(a, b []Label) int {
+	if len(a) == 1 && len(b) == 1 && a[0].Name == b[0].Name {
+		return strings.Compare(a[0].Value, b[0].Value)
+	}
 	return slices.CompareFunc(a, b, func(x, y Label) int {
 		return cmp.Or(cmp.Compare(x.Name, y.Name), cmp.Compare(x.Value, y.Value))
 	})
@@ -361,7 +365,10 @@ func (ev *evaluator) selected(ctx context.Context, a *syntax.Aggregation, vs []v
 	for i := range order {
 		order[i] = i
 	}
-	slices.SortFunc(order, func(x, y int) int { return compareLabels(vs[x].labels, vs[y].labels) })
+	byLabel := func(x, y int) int { return compareLabels(vs[x].labels, vs[y].labels) }
+	if !slices.IsSortedFunc(order, byLabel) {
+		slices.SortFunc(order, byLabel)
+	}
 	for place, i := range order {
 		byLabels[i] = place
 	}
@@ -380,10 +387,9 @@ func (ev *evaluator) selected(ctx context.Context, a *syntax.Aggregation, vs []v
 					some = append(some, i)
 				}
 			}
-			slices.SortFunc(some, func(x, y int) int {
+			for _, i := range first(some, a.K, func(x, y int) int {
 				return cmp.Or(compareValues(vs[x].v[k], vs[y].v[k], desc), cmp.Compare(byLabels[x], byLabels[y]))
-			})
-			for _, i := range some[:min(a.K, len(some))] {
+			}) {
 				if keep[i] == nil {
 					keep[i] = make([]bool, ev.grid.n)
 				}
@@ -398,6 +404,25 @@ func (ev *evaluator) selected(ctx context.Context, a *syntax.Aggregation, vs []v
 		}
 	}
 	return ev.sorted(out, desc), nil
+}
+
+// first returns the n smallest of some, in order. It changes the order of some.
+func first(some []int, n int, compare func(x, y int) int) []int {
+	n = min(n, len(some))
+	if n > 64 || n*4 > len(some) {
+		slices.SortFunc(some, compare)
+		return some[:n]
+	}
+	out := some[:n]
+	slices.SortFunc(out, compare)
+	for _, x := range some[n:] {
+		if n > 0 && compare(x, out[n-1]) < 0 {
+			at, _ := slices.BinarySearchFunc(out, x, compare)
+			copy(out[at+1:], out[at:n-1])
+			out[at] = x
+		}
+	}
+	return out
 }
 
 // compareValues orders numbers, NaN behind all others.
