@@ -113,15 +113,13 @@ func differentialQueries() (lines, instant []string) {
 	} {
 		lines = append(lines, `{kind="json"} | json`+f, `{kind="logfmt"} | logfmt`+f)
 	}
-	for _, s := range []string{
+	lines = append(lines,
 		`{kind="json"} |= "request" | json s="status", ip="client.ip", t="tags[0]", c="client", n="nope"`, `{kind="json"} | json status, level | status="500"`, `{kind="json"} | json ["x"]`, `{kind="logfmt"} | logfmt --strict`, `{kind="logfmt"} | logfmt --keep-empty`,
 		`{kind="logfmt"} | logfmt status, u="user"`, `{kind="access"} | logfmt --strict`, `{kind="plain"} | logfmt`, `{kind="plain"} | json`, `{kind="json"} | logfmt`, `{kind="logfmt"} | json`, `{kind="json"} | unpack`,
 		`{kind="access"} | pattern "<ip> - - [<_>] \"<method> <path> <_>\" <status> <size>"`, `{kind="access"} | pattern "<ip> - - [<_>] \"<method> <path> <_>\" <status> <size>" | status>=500`, `{kind="access"} | pattern "<_> \"<method> <_>"`,
 		`{kind="access"} | regexp "(?P<ip>\\S+).*\" (?P<status>\\d+) (?P<size>\\d+)"`, `{kind="access"} | regexp "(?P<method>GET|POST) (?P<path>\\S+)" | method="GET"`, `{kind="plain"} | regexp "user (?P<u>u\\d+)"`, `{kind="plain"} |= "u" | regexp "(?P<n>\\d+)" | n>500`,
 		`{kind="logfmt"} | logfmt | size>500KB`, `{kind="logfmt"} | logfmt | size<=1MB and took>1ms`, `{kind="logfmt"} | logfmt | line_format "{{.msg}}" |= "done"`, `{kind="json"} | json | line_format "{{.msg}}" | logfmt`, `{kind="nope"}`, `{kind="json"`, `{kind="json"} | json |`, `{kind=~".*"}`,
-	} {
-		lines = append(lines, s)
-	}
+	)
 	rows := []string{
 		`{env="prod"}`, `{env="prod"} |= "done"`, `{env="prod"} | pod="p1"`, `{kind="json"} | json | __error__=""`, `{kind="json"} | json | __error__="" | status>=500`, `{kind="logfmt"} | logfmt`, `{kind="logfmt"} | logfmt | level="error" | took>100ms`,
 		`{kind="access"} | pattern "<ip> - - [<_>] \"<method> <path> <_>\" <status> <size>"`, `{kind="access"} | regexp "\" (?P<status>\\d+)"`,
