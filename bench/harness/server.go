@@ -74,6 +74,7 @@ type Server struct {
 	Startup                  time.Duration
 
 	ready  string
+	dir    string // where the process runs; that of this one when empty
 	cmd    *exec.Cmd
 	log    string
 	died   chan struct{}
@@ -120,7 +121,7 @@ func StartAgent(ctx context.Context, o AgentOptions) (*Server, error) {
 // StartProgram starts a server that is not ours, on a free port of loopback, and waits until it is ready. Of the
 // server's addresses it has HTTP.
 func StartProgram(ctx context.Context, o ProgramOptions) (*Server, error) {
-	s := &Server{ready: o.Ready, died: make(chan struct{}), client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 4}}}
+	s := &Server{ready: o.Ready, dir: o.Dir, died: make(chan struct{}), client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 4}}}
 	if err := freePorts(ctx, &s.HTTP); err != nil {
 		return nil, err
 	}
@@ -154,6 +155,7 @@ func (s *Server) run(ctx context.Context, binary string, args []string, logFile 
 		return err
 	}
 	s.cmd = exec.CommandContext(context.WithoutCancel(ctx), binary, args...)
+	s.cmd.Dir = s.dir
 	s.cmd.Stdout, s.cmd.Stderr, s.cmd.Env = log, log, append(os.Environ(), env...)
 	began := time.Now()
 	if err := s.cmd.Start(); err != nil {

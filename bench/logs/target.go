@@ -34,6 +34,7 @@ common:
   replication_factor: 1
   ring: {instance_addr: 127.0.0.1, kvstore: {store: inmemory}}
   storage: {filesystem: {chunks_directory: %[2]s/chunks, rules_directory: %[2]s/rules}}
+storage_config: {filesystem: {directory: %[2]s/chunks}, object_store: {filesystem: {dir: %[2]s/chunks}}}
 schema_config:
   configs: [{from: "2020-01-01", store: tsdb, object_store: filesystem, schema: v13, index: {prefix: index_, period: 24h}}]
 limits_config:
