@@ -46,6 +46,7 @@ type DB struct {
 	lines *lines.Decoder
 	cache *part.Cache
 
+	packings sync.Pool       // of *packing
 	inflight [4]atomic.Int64 // bytes of writes between admission and apply, by chain
 	kick     chan struct{}   // wakes the flushes of Run
 	flushed  chan struct{}   // wakes the merges of Run

@@ -20,12 +20,18 @@ var (
 )
 
 // EncodeRequest writes a request that tells its series by their labels.
-func EncodeRequest(req *storage.Request) []byte { return encodeRequest(req, nil, nil) }
+func EncodeRequest(req *storage.Request) []byte { return new(packing).encode(req, nil, nil) }
+
+// Encode returns what EncodeRequest does, in memory that is used again.
+func Encode() func(req *storage.Request) []byte {
+	var p packing
+	return func(req *storage.Request) []byte { return p.encode(req, nil, nil) }
+}
 
 // EncodeNumbered writes a request that tells its series by numbers, as the first of an era.
 func EncodeNumbered(req *storage.Request) []byte {
 	a := signalmetrics.NewActive(signalmetrics.Limits{PerTenant: 1 << 20, PerMetric: 1 << 20})
-	return encodeRequest(req, a.Recall(req.Batches), &numbers{era: 1})
+	return new(packing).encode(req, a.Recall(req.Batches), &numbers{era: 1})
 }
 
 // EncodeSetting writes a record of keyed state.

@@ -9,9 +9,11 @@ import (
 	"testing"
 
 	"github.com/klauspost/compress/s2"
+	"github.com/prometheus/prometheus/model/labels"
 	"github.com/stretchr/testify/require"
 
 	"github.com/braidobs/braid/internal/telemetry"
+	"github.com/braidobs/braid/storage"
 	"github.com/braidobs/braid/storage/db"
 	"github.com/braidobs/braid/storage/part"
 )
@@ -181,10 +183,20 @@ func FuzzState(f *testing.F) {
 }
 
 func BenchmarkEncodeRecord(b *testing.B) {
-	req := numbered(1, start)
-	b.ReportAllocs()
-	for b.Loop() {
-		db.EncodeRequest(&req)
+	lines := storage.Request{Batches: []telemetry.Batch{{Tenant: "t", Stream: telemetry.NewLabelSet(labels.FromStrings("app", "a"))}}}
+	for i := range 2000 {
+		lines.Batches[0].Logs = append(lines.Batches[0].Logs, telemetry.LogRecord{
+			Time: int64(i) * 1e6, Body: telemetry.String(fmt.Sprintf("level=info msg=%q path=/cart/%d took=%dms status=200 user=u-%d", "request done", i*7919, i%900, i)),
+		})
+	}
+	for name, req := range map[string]storage.Request{"mixed": numbered(1, start), "lines": lines} {
+		b.Run(name, func(b *testing.B) {
+			encode := db.Encode()
+			b.ReportAllocs()
+			for b.Loop() {
+				encode(&req)
+			}
+		})
 	}
 }
 

@@ -38,9 +38,27 @@ type record struct {
 
 func appendHeader(kind byte) []byte { return []byte{recordVersion, kind} }
 
+// packing is memory that requests are written into before they are compressed; it is used again and again.
+type packing struct{ body, packed []byte }
+
+// maxPacking bounds what is kept of it.
+const maxPacking = 8 << 20
+
 // encodeRequest writes a request. Without numbers it tells its series by their labels.
-func encodeRequest(req *storage.Request, entries []*signalmetrics.Entry, n *numbers) []byte {
-	body := make([]byte, 0, 512+12*len(entries))
+func (d *DB) encodeRequest(req *storage.Request, entries []*signalmetrics.Entry, n *numbers) []byte {
+	p, _ := d.packings.Get().(*packing)
+	if p == nil {
+		p = &packing{}
+	}
+	rec := p.encode(req, entries, n)
+	if cap(p.packed) <= maxPacking {
+		d.packings.Put(p)
+	}
+	return rec
+}
+
+func (p *packing) encode(req *storage.Request, entries []*signalmetrics.Entry, n *numbers) []byte {
+	body := p.body[:0]
 	kind := byte(recordRequest)
 	marks := marksOf(req)
 	switch {
@@ -64,9 +82,11 @@ func encodeRequest(req *storage.Request, entries []*signalmetrics.Entry, n *numb
 	if n != nil {
 		body = n.append(body, req.Batches, entries)
 	}
-	out := make([]byte, 2+s2.MaxEncodedLen(len(body)))
-	copy(out, appendHeader(kind))
-	return out[:2+len(s2.Encode(out[2:], body))]
+	p.body = body
+	if size := s2.MaxEncodedLen(len(body)); size > len(p.packed) {
+		p.packed = make([]byte, size)
+	}
+	return append(appendHeader(kind), s2.Encode(p.packed, body)...)
 }
 
 func appendMarks(dst []byte, marks []sourceMark) []byte {

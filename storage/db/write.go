@@ -147,7 +147,7 @@ func (d *DB) write(req *storage.Request) (storage.Position, storage.Rejected, er
 	if series {
 		d.appendSeries(req, &entries, done)
 	} else {
-		d.wal.Append(encodeRequest(req, nil, nil), done)
+		d.wal.Append(d.encodeRequest(req, nil, nil), done)
 	}
 	// From here on the record may become durable whatever happens to ctx: the answer waits for that.
 	if err := <-out; err != nil {
@@ -183,7 +183,7 @@ func (d *DB) appendSeries(req *storage.Request, entries *[]*signalmetrics.Entry,
 	}
 	*entries = es
 	d.appending.Add(1)
-	rec := encodeRequest(req, es, &d.numbers)
+	rec := d.encodeRequest(req, es, &d.numbers)
 	d.logged.Add(int64(len(rec)))
 	d.wal.Append(rec, done)
 }

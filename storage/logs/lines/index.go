@@ -480,19 +480,23 @@ func (ix *Index) word(s *segment, w *word) (uint64, error) {
 		return 0, err
 	}
 	m |= short
-	for from := 0; n >= 7 && from < 4; from++ {
-		long, err := ix.grams(s, w.text, from, 4, 4)
-		if err != nil {
-			return 0, err
+	if long := s.where(func(b *summary) bool { return b.flags&hasLongWords != 0 }); n >= 7 && long&^m != 0 {
+		for from := range 4 {
+			found, err := ix.grams(s, w.text, from, 4, 4)
+			if err != nil {
+				return 0, err
+			}
+			m |= found
 		}
-		m |= long
 	}
-	for from := 0; w.hexish && n >= 15 && from < 8; from++ {
-		long, err := ix.grams(s, w.text, from, 8, 8)
-		if err != nil {
-			return 0, err
+	if long := s.where(func(b *summary) bool { return b.flags&hasLongHex != 0 }); w.hexish && n >= 15 && long&^m != 0 {
+		for from := range 8 {
+			found, err := ix.grams(s, w.text, from, 8, 8)
+			if err != nil {
+				return 0, err
+			}
+			m |= found
 		}
-		m |= long
 	}
 	return m, nil
 }
