@@ -2,6 +2,8 @@ package extract
 
 import (
 	"bytes"
+	"encoding/binary"
+	"math/bits"
 	"strings"
 	"unsafe"
 )
@@ -159,10 +161,14 @@ func (f *Finder) object(b []byte) {
 			for i < len(b) && b[i] != ',' && b[i] != '}' && b[i] > ' ' {
 				i++
 			}
-			if mayMean(key) {
-				if v, ok := number(b[start:i], isWhole(b[start:i])); ok {
-					f.key(key, v)
-				}
+			if !mayMean(key) {
+				continue
+			}
+			if r, _ := roleOf(key); r == noRole || r == timeRole {
+				continue
+			}
+			if v, ok := number(b[start:i], isWhole(b[start:i])); ok {
+				f.key(key, v)
 			}
 		}
 	}
@@ -207,27 +213,28 @@ func (f *Finder) nested(outer, b []byte) {
 
 // endOfString returns the position after the quote that ends the string whose text begins at i, or -1.
 func endOfString(b []byte, i int) int {
-	start := i
-	for _, c := range b[min(i, len(b)):min(i+16, len(b))] { // short strings are the rule
-		if c == '\\' {
-			break
+	const ones, high = 0x0101010101010101, 0x8080808080808080
+	for {
+		// Eight bytes at once: the lowest high bit that is set marks the first quote or backslash.
+		for i+8 <= len(b) {
+			x := binary.LittleEndian.Uint64(b[i:])
+			q, s := x^(ones*'"'), x^(ones*'\\')
+			if found := ((q - ones) &^ q & high) | ((s - ones) &^ s & high); found != 0 {
+				i += bits.TrailingZeros64(found) / 8
+				break
+			}
+			i += 8
 		}
-		if i++; c == '"' {
-			return i
+		for i < len(b) && b[i] != '"' && b[i] != '\\' {
+			i++
 		}
-	}
-	for ; ; i++ {
-		n := bytes.IndexByte(b[i:], '"')
-		if n < 0 {
+		switch {
+		case i >= len(b):
 			return -1
-		}
-		i += n
-		slashes := 0
-		for i-1-slashes >= start && b[i-1-slashes] == '\\' {
-			slashes++
-		}
-		if slashes%2 == 0 {
+		case b[i] == '"':
 			return i + 1
+		default:
+			i += 2
 		}
 	}
 }

@@ -37,6 +37,7 @@ func TestFind(t *testing.T) {
 		{name: "json cut off", in: `{"level":"error","msg":"x`, severity: 17},
 		{name: "json wrong", in: `{"level":"error" oops "severity":"x"}`, severity: 17},
 		{name: "json escapes", in: `{"\"level":"error","a":"\\","level":"info"}`, severity: 9},
+		{name: "json, quotes and escapes everywhere", in: `{"a":"","b":"\\","c":"\"","d":"1234567\"90","e":"12345678","f":"1234567\\","g":"123456789012345678901234567890\u0022x","level":"error"}`, severity: 17},
 		{name: "json null", in: `{"level":null,"severity":"WARNING"}`, severity: 13},
 		{name: "open", in: `{`},
 		{name: "open string", in: `{"level`},
@@ -114,11 +115,12 @@ func FuzzFind(f *testing.F) {
 
 func BenchmarkFind(b *testing.B) {
 	for name, in := range map[string]string{
-		"json":   `{"level":"info","ts":"2026-01-31T14:05:05.123456789Z","caller":"server/handler.go:123","msg":"request done","method":"GET","path":"/api/v1/query_range","status":200,"duration":0.0123,"trace_id":"0123456789abcdef0123456789abcdef"}`,
-		"logfmt": `ts=2026-01-31T14:05:05.123456789Z level=info caller=server/handler.go:123 msg="request done" method=GET path=/api/v1/query_range status=200 duration=12.3ms`,
-		"klog":   `I0131 14:05:05.123456       7 handler.go:123] request done method GET path /api/v1/query_range status 200 in 12.3ms`,
-		"plain":  `2026-01-31 14:05:05.123 INFO 1 --- [nio-8080-exec-1] c.e.d.Handler : request done GET /api/v1/query_range 200 in 12.3ms`,
-		"access": `10.2.3.4 - - [31/Jan/2026:14:05:05 +0000] "GET /api/v1/query_range HTTP/1.1" 200 5316 "https://example.com/dashboards" "Mozilla/5.0 (X11; Linux x86_64)"`,
+		"json":           `{"level":"info","ts":"2026-01-31T14:05:05.123456789Z","caller":"server/handler.go:123","msg":"request done","method":"GET","path":"/api/v1/query_range","status":200,"duration":0.0123,"trace_id":"0123456789abcdef0123456789abcdef"}`,
+		"json, no trace": `{"ts":"2026-01-31T14:05:05.123456789Z","level":"info","caller":"server/handler.go:123","msg":"request done","method":"GET","path":"/api/v1/query_range","status":200,"duration":0.0123}`,
+		"logfmt":         `ts=2026-01-31T14:05:05.123456789Z level=info caller=server/handler.go:123 msg="request done" method=GET path=/api/v1/query_range status=200 duration=12.3ms`,
+		"klog":           `I0131 14:05:05.123456       7 handler.go:123] request done method GET path /api/v1/query_range status 200 in 12.3ms`,
+		"plain":          `2026-01-31 14:05:05.123 INFO 1 --- [nio-8080-exec-1] c.e.d.Handler : request done GET /api/v1/query_range 200 in 12.3ms`,
+		"access":         `10.2.3.4 - - [31/Jan/2026:14:05:05 +0000] "GET /api/v1/query_range HTTP/1.1" 200 5316 "https://example.com/dashboards" "Mozilla/5.0 (X11; Linux x86_64)"`,
 	} {
 		b.Run(name, func(b *testing.B) {
 			b.SetBytes(int64(len(in)))

@@ -125,6 +125,8 @@ func (a *API) tail(w http.ResponseWriter, r *http.Request) {
 
 // tailQueue holds the batches that came and were not looked at yet.
 type tailQueue struct {
+	wanted func(stream telemetry.LabelSet) bool
+
 	mu      sync.Mutex // guards what follows; nothing is called under it
 	batches []*telemetry.Batch
 	bytes   int
@@ -138,8 +140,11 @@ type droppedEntry struct {
 	time   int64
 }
 
-// tell takes a batch, from the store.
+// tell takes a batch, from the store, which waits for it.
 func (t *tailQueue) tell(b *telemetry.Batch) {
+	if !t.wanted(b.Stream) {
+		return
+	}
 	size := b.Size()
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -180,7 +185,7 @@ type held struct {
 
 // follow sends lines until the reader is gone.
 func (a *API) follow(ctx context.Context, c *websocket.Conn, q tailRequest, categories bool) error {
-	queue := &tailQueue{}
+	queue := &tailQueue{wanted: q.match.Selects}
 	stop := a.Follower.FollowLogs(q.tenant, queue.tell)
 	defer stop()
 
@@ -270,9 +275,6 @@ func (a *API) follow(ctx context.Context, c *websocket.Conn, q tailRequest, cate
 
 // matched appends what the query makes of a batch, but for entries that were sent.
 func (q *tailRequest) matched(dst []held, b *telemetry.Batch, until time.Time, sent func(*logql.Entry) bool) ([]held, error) {
-	if !q.match.Selects(b.Stream) {
-		return dst, nil
-	}
 	for i := range b.Logs {
 		e, ok, err := q.match.Match(b.Stream, b.Resource, &b.Logs[i])
 		if err != nil {
