@@ -233,6 +233,41 @@ func FuzzDecode(f *testing.F) {
 		if _, err := column.Ints(b, m, m); err != nil {
 			require.ErrorIs(t, err, column.ErrCorrupt)
 		}
+		if count == 0 {
+			return
+		}
+		var runs []int64
+		_, err := column.Runs(b, count, func(n int, v int64) error {
+			for range n {
+				runs = append(runs, v)
+			}
+			return nil
+		})
+		_, want := column.Ints(b, m, nil)
+		require.Equal(t, want == nil, err == nil)
+		if err == nil {
+			require.Equal(t, m, runs)
+		}
+	})
+}
+
+// BenchmarkRuns reads the numbers of streams of a block of log lines.
+func BenchmarkRuns(b *testing.B) {
+	in := make([]int64, 8192)
+	for i := range in {
+		in[i] = int64(i / 500)
+	}
+	var e column.Encoder
+	src := e.Ints(nil, in, nil)
+	b.Run("runs", func(b *testing.B) {
+		for b.Loop() {
+			_, _ = column.Runs(src, len(in), func(int, int64) error { return nil })
+		}
+	})
+	b.Run("ints", func(b *testing.B) {
+		for b.Loop() {
+			_, _ = column.Ints(src, in, nil)
+		}
 	})
 }
 
