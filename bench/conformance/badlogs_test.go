@@ -233,3 +233,42 @@ func TestSyslog(t *testing.T) {
 	require.InDelta(t, 1, dropped("bad_frame"), 0)
 	require.InDelta(t, 1, dropped("refused"), 0)
 }
+
+// TestLogsJoin sends the logs of one pod every way that knows pods: they are one entity, and each record is at its trace.
+func TestLogsJoin(t *testing.T) {
+	s := start(t, t.TempDir(), "")
+	const id = "0af7651916cd43dd8448eb211c80319c"
+	now := time.Now().UTC()
+	stamp := now.Format(time.RFC3339Nano)
+	for _, way := range []struct {
+		path, body string
+		want       int
+	}{
+		{"/loki/api/v1/push", `{"streams":[{"stream":{"namespace":"prod","pod":"cart-0","container":"cart"},"values":[["` + strconv.FormatInt(now.UnixNano(), 10) + `","level=error trace_id=` + id + `"]]}]}`, http.StatusNoContent},
+		{"/_bulk", `{"create":{"_index":"x"}}` + "\n" + `{"@timestamp":"` + stamp + `","message":"from beats","log":{"level":"error"},"trace":{"id":"` + id + `"},"kubernetes":{"namespace":"prod","pod":{"name":"cart-0"},"container":{"name":"cart"}}}` + "\n", http.StatusOK},
+		{"/insert/jsonline?_stream_fields=namespace,pod,container", `{"_time":"` + stamp + `","_msg":"from lines","level":"error","traceId":"` + id + `","namespace":"prod","pod":"cart-0","container":"cart"}`, http.StatusNoContent},
+	} {
+		code, text := post(t, s, way.path, "application/json", []byte(way.body))
+		require.Equal(t, way.want, code, text)
+	}
+	code, body := get(t, s, "", "/api/v1/correlate/resource?name=cart-0")
+	require.Equal(t, http.StatusOK, code)
+	var out struct {
+		Data struct {
+			Entities []struct {
+				Kind, Namespace, Pod string
+				Logs                 struct {
+					Records    int
+					BySeverity map[string]int
+				}
+			}
+		}
+	}
+	require.NoError(t, json.Unmarshal(body, &out), string(body))
+	require.Len(t, out.Data.Entities, 1)
+	e := out.Data.Entities[0]
+	require.Equal(t, "pod prod cart-0", e.Kind+" "+e.Namespace+" "+e.Pod)
+	require.Equal(t, 3, e.Logs.Records)
+	require.Equal(t, map[string]int{"ERROR": 3}, e.Logs.BySeverity)
+	require.Len(t, texts(t, s, `{service_name=~".+"} | trace_id="`+id+`" | detected_level="error"`), 3)
+}
