@@ -85,9 +85,9 @@ func (s *Server) Flushed(ctx context.Context, signal string) error {
 	}
 }
 
-// Calm waits until the process uses less than 2 % of a core for three seconds: until it has done what it does after
-// writes.
-func (s *Server) Calm(ctx context.Context) error {
+// Calm waits until the process takes no more than idle of CPU in each of three seconds: until it has done what it does
+// after writes.
+func (s *Server) Calm(ctx context.Context, idle time.Duration) error {
 	last, err := s.Usage()
 	if err != nil {
 		return err
@@ -100,7 +100,7 @@ func (s *Server) Calm(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if calm++; u.CPU-last.CPU > 20*time.Millisecond {
+		if calm++; u.CPU-last.CPU > idle {
 			calm = 0
 		}
 		last = u

@@ -125,7 +125,11 @@ func (t *target) settle(ctx context.Context) error {
 			return err
 		}
 	}
-	return t.s.Calm(ctx)
+	idle := 20 * time.Millisecond
+	if t.name == loki { // which is never quite calm
+		idle = 150 * time.Millisecond
+	}
+	return t.s.Calm(ctx, idle)
 }
 
 // disk returns what the server's data takes. Logs that only a restart needs are left out: the one of Braid is empty by

@@ -87,7 +87,7 @@ func (t *target) settle(ctx context.Context) error {
 			return err
 		}
 	}
-	return t.s.Calm(ctx)
+	return t.s.Calm(ctx, 20*time.Millisecond)
 }
 
 // size is what is on disk.
