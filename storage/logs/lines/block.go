@@ -241,11 +241,15 @@ func (b *Block) values(s *blockShape, gap int) (*values, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.values, err = unpack(body, &columnIn{
+	v, err := unpack(body, &columnIn{
 		n: s.count, rows: func() []uint32 { return b.rowsOf(s) }, times: b.times,
 		codes: func() []uint32 { return b.codes(s.count) }, zeros: func() []uint32 { return b.zeros(s.count) },
 	})
-	return c.values, err
+	if err != nil {
+		return nil, err
+	}
+	c.values = v
+	return v, nil
 }
 
 // codes returns n numbers, cut from a larger piece of memory: shapes are many and mostly small.
