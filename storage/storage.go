@@ -202,6 +202,8 @@ type LogQuery struct {
 	Limit      int // with an order: return the first Limit rows of it; 0 for all
 	// Split makes what is not in parts yet come as Lines, too, when Columns asks for them: it costs splitting each line.
 	Split bool
+	// MaxBytes ends the read with ErrReadLimit when it has read more bytes of parts; 0 for any number.
+	MaxBytes int64
 }
 
 // LogReader reads logs.
@@ -321,6 +323,8 @@ var (
 	ErrStateFull = errors.New("there is too much keyed state (setting storage.max_state)")
 	// ErrClosed is returned once the store is closed.
 	ErrClosed = errors.New("the store is closed")
+	// ErrReadLimit is wrapped by reads that are over LogQuery.MaxBytes.
+	ErrReadLimit = errors.New("more was read than the query allows")
 	// ErrViewExpired is wrapped by reads of a view that was held so long that its memory was taken back.
 	ErrViewExpired = errors.New("the view expired: narrow the query's time range or raise storage.pinned_bytes")
 )

@@ -2,6 +2,7 @@ package logql
 
 import (
 	"cmp"
+	"context"
 	"math"
 	"slices"
 
@@ -221,12 +222,17 @@ func (c *cell) merge(k class, o *cell) {
 }
 
 // finish computes the windows of a series.
-func (g *gather) finish(r *syntax.Range, w *windows) vector {
+func (g *gather) finish(ctx context.Context, r *syntax.Range, w *windows) (vector, error) {
 	k := classOf(r.Op, r.Unwrap != nil)
 	out := newVector(g.labels, w.n)
 	var some []sample
 	var values []float64
 	for i := range w.n {
+		if k == valuing || k == sampling || i&255 == 0 {
+			if err := ctx.Err(); err != nil {
+				return vector{}, err
+			}
+		}
 		lo, hi := i, i+1
 		if w.cell > 0 {
 			lo, hi = i*w.stride, i*w.stride+w.span
@@ -245,7 +251,11 @@ func (g *gather) finish(r *syntax.Range, w *windows) vector {
 				}
 			}
 			if len(values) > 0 {
-				out.put(i, quantile(r.Param, values))
+				x, err := quantile(ctx, r.Param, values)
+				if err != nil {
+					return vector{}, err
+				}
+				out.put(i, x)
 			}
 			continue
 		}
@@ -269,7 +279,7 @@ func (g *gather) finish(r *syntax.Range, w *windows) vector {
 			out.put(i, c.value(r))
 		}
 	}
-	return out
+	return out, nil
 }
 
 func (c *cell) value(r *syntax.Range) float64 {
@@ -293,14 +303,14 @@ func (c *cell) value(r *syntax.Range) float64 {
 }
 
 // quantile returns the q-quantile, between two values by their distance. It changes the order of some.
-func quantile(q float64, some []float64) float64 {
+func quantile(ctx context.Context, q float64, some []float64) (float64, error) {
 	switch {
 	case len(some) == 0 || math.IsNaN(q):
-		return math.NaN()
+		return math.NaN(), nil
 	case q < 0:
-		return math.Inf(-1)
+		return math.Inf(-1), nil
 	case q > 1:
-		return math.Inf(1)
+		return math.Inf(1), nil
 	}
 	nans := 0 // they are the smallest
 	for i, v := range some {
@@ -313,21 +323,25 @@ func quantile(q float64, some []float64) float64 {
 	low := int(math.Floor(rank))
 	high := min(low+1, len(some)-1)
 	if low < nans {
-		return math.NaN()
+		return math.NaN(), nil
 	}
 	rest := some[nans:]
-	a := nth(rest, low-nans)
+	a, err := nth(ctx, rest, low-nans)
+	if err != nil {
+		return 0, err
+	}
 	b := a
 	if high > low {
 		b = slices.Min(rest[low-nans+1:])
 	}
 	weight := rank - math.Floor(rank)
-	return a*(1-weight) + b*weight
+	return a*(1-weight) + b*weight, nil
 }
 
 // nth moves the n-th smallest number to its place, smaller ones before it and larger ones behind, and returns it.
-func nth(s []float64, n int) float64 {
-	lo, hi := 0, len(s)-1
+func nth(ctx context.Context, s []float64, n int) (float64, error) {
+	const piece = 1 << 20 // that is looked at in a few milliseconds
+	lo, hi, moved := 0, len(s)-1, 0
 	for rounds := 0; lo < hi; rounds++ {
 		if rounds > 64 || hi-lo < 12 { // rounds: an order that is made to be slow
 			slices.Sort(s[lo : hi+1])
@@ -347,6 +361,11 @@ func nth(s []float64, n int) float64 {
 				i++
 				j--
 			}
+			if moved++; moved&(piece-1) == 0 {
+				if err := ctx.Err(); err != nil {
+					return 0, err
+				}
+			}
 		}
 		switch {
 		case n <= j:
@@ -354,10 +373,10 @@ func nth(s []float64, n int) float64 {
 		case n >= i:
 			lo = i
 		default:
-			return s[n]
+			return s[n], nil
 		}
 	}
-	return s[n]
+	return s[n], nil
 }
 
 func median(a, b, c float64) float64 { return max(min(a, b), min(max(a, b), c)) }

@@ -52,6 +52,7 @@ type Lines struct {
 const (
 	firstPage = 256
 	maxPage   = 32 << 10
+	pageBytes = 16 << 20 // about what a page may have of lines
 )
 
 // Lines returns lines in the order of their time; of equal times in the order of the store, which stays the same.
@@ -79,11 +80,12 @@ func (e *Engine) each(ctx context.Context, v storage.View, q LinesQuery, f func(
 	if !ok {
 		return nil, Stats{}, errNotLines
 	}
-	p, err := planOf(l)
+	stop := stopped(ctx)
+	p, err := planOf(l, stop)
 	if err != nil {
 		return nil, Stats{}, fmt.Errorf("plan the query: %w", err)
 	}
-	pipe, err := pipeline.Compile(p.stages, pipeline.Options{Now: e.Now})
+	pipe, err := pipeline.Compile(p.stages, pipeline.Options{Now: e.Now, Stop: stop})
 	if err != nil {
 		return nil, Stats{}, err
 	}
@@ -93,14 +95,11 @@ func (e *Engine) each(ctx context.Context, v storage.View, q LinesQuery, f func(
 		s.begun = true
 	}
 	page := firstPage
-	switch {
-	case q.Limit == 0:
-		page = maxPage / 4
-	case len(p.stages) == 0:
+	if len(p.stages) == 0 && q.Limit > 0 {
 		page = q.Limit
 	}
 	for {
-		more, err := s.page(ctx, v, p.where, page)
+		more, err := s.page(ctx, p.where, page)
 		if err != nil {
 			return nil, Stats{}, err
 		}
@@ -111,7 +110,7 @@ func (e *Engine) each(ctx context.Context, v storage.View, q LinesQuery, f func(
 		if q.Limit > 0 && s.returned >= q.Limit {
 			return &Cursor{s.at.Time, s.at.Rows}, stats, nil
 		}
-		page = min(page*4, maxPage)
+		page = min(page*4, maxPage, max(firstPage/8, pageBytes/max(s.size, 1)))
 	}
 }
 
@@ -122,6 +121,7 @@ type scanner struct {
 	meter    *meter
 	f        func(*Entry) error
 	returned int
+	size     int    // of the lines of the page before, on average
 	at       Cursor // behind the last row that was looked at
 	begun    bool   // at is set
 	row      pipeline.Row
@@ -129,7 +129,7 @@ type scanner struct {
 }
 
 // page looks at up to n more rows and says whether there may be more.
-func (s *scanner) page(ctx context.Context, v storage.View, where storage.Predicate, n int) (bool, error) {
+func (s *scanner) page(ctx context.Context, where storage.Predicate, n int) (bool, error) {
 	q := storage.LogQuery{
 		Tenant: s.q.Tenant, Start: s.q.Start, End: s.q.End - 1, Where: where, Columns: storage.LogAll,
 		Order: storage.OldestFirst, Limit: n,
@@ -153,21 +153,19 @@ func (s *scanner) page(ctx context.Context, v storage.View, where storage.Predic
 	if s.begun && (s.q.Newest && q.End < s.at.Time || !s.q.Newest && q.Start > s.at.Time) {
 		skip = 0 // the cursor lies outside of the range
 	}
-	seen := 0
-	for b, err := range v.Logs(ctx, q) {
+	seen, size := 0, 0
+	for b, err := range s.meter.logs(ctx, q) {
 		if err != nil {
-			return false, err
-		}
-		if err := s.meter.block(b.Len()); err != nil {
 			return false, err
 		}
 		for i := range b.Len() {
 			if seen++; seen <= skip {
 				continue
 			}
-			if err := ctx.Err(); err != nil && i&63 == 0 {
+			if err := ctx.Err(); err != nil { // for each row: stages can take long
 				return false, err
 			}
+			size += len(b.Body[i].Str())
 			if err := s.visit(b, i); err != nil {
 				return false, err
 			}
@@ -176,7 +174,8 @@ func (s *scanner) page(ctx context.Context, v storage.View, where storage.Predic
 			}
 		}
 	}
-	return seen >= q.Limit, nil
+	s.size = size / max(seen, 1)
+	return seen >= q.Limit, ctx.Err() // what was stopped has dropped rows
 }
 
 func (s *scanner) visit(b *storage.LogBlock, i int) error {

@@ -10,7 +10,9 @@
 package logql
 
 import (
+	"context"
 	"errors"
+	"iter"
 	"time"
 
 	"github.com/prometheus/prometheus/model/labels"
@@ -96,16 +98,36 @@ func (m *meter) stats(returned int) Stats {
 	}
 }
 
-// block counts rows given out, and says why the query must end.
-func (m *meter) block(rows int) error {
-	m.rows += int64(rows)
-	if m.limit > 0 {
-		if n := m.view.ReadStats().Bytes - m.before.Bytes; n > m.limit {
-			return limitf("the query read %d bytes, the limit is %d: narrow its time range or its selector, or raise the limit", n, m.limit)
+// logs reads rows, no more of them than the query may read altogether.
+func (m *meter) logs(ctx context.Context, q storage.LogQuery) iter.Seq2[*storage.LogBlock, error] {
+	return func(yield func(*storage.LogBlock, error) bool) {
+		if m.limit > 0 {
+			q.MaxBytes = m.limit - (m.view.ReadStats().Bytes - m.before.Bytes)
+			if q.MaxBytes <= 0 {
+				yield(nil, m.over())
+				return
+			}
+		}
+		for b, err := range m.view.Logs(ctx, q) {
+			if errors.Is(err, storage.ErrReadLimit) {
+				err = m.over()
+			}
+			if err == nil {
+				m.rows += int64(b.Len())
+			}
+			if !yield(b, err) || err != nil {
+				return
+			}
 		}
 	}
-	return nil
 }
+
+func (m *meter) over() error {
+	return limitf("the query read more than %d bytes of parts, which is the limit (loki.max_bytes): narrow its time range or its selector, or look for a text that few lines have", m.limit)
+}
+
+// stopped returns what says that a query need not go on.
+func stopped(ctx context.Context) func() bool { return func() bool { return ctx.Err() != nil } }
 
 // limitf returns an error of a query that is over a limit.
 func limitf(format string, args ...any) error {

@@ -72,6 +72,9 @@ func (e *Engine) Metric(ctx context.Context, v storage.View, q MetricQuery) (*Me
 		return nil, httpapi.BadDataf("the query is for lines, and numbers are wanted")
 	}
 	vs, err := ev.eval(ctx, q.Expr)
+	if err == nil {
+		err = ctx.Err() // what was stopped has dropped rows
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -305,6 +308,11 @@ func (ev *evaluator) aggregate(ctx context.Context, a *syntax.Aggregation, vs []
 		}
 		out[g] = newVector(keys[g], ev.grid.n)
 		for k := range ev.grid.n {
+			if k&63 == 63 {
+				if err := ctx.Err(); err != nil {
+					return nil, err
+				}
+			}
 			if x, ok := merge(a.Op, vs, members[g], k); ok {
 				out[g].put(k, x)
 			}

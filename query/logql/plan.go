@@ -1,7 +1,6 @@
 package logql
 
 import (
-	"regexp"
 	resyntax "regexp/syntax"
 	"slices"
 	"strings"
@@ -11,6 +10,7 @@ import (
 
 	"github.com/braidobs/braid/query/logql/pattern"
 	"github.com/braidobs/braid/query/logql/pipeline"
+	"github.com/braidobs/braid/query/logql/regex"
 	"github.com/braidobs/braid/query/logql/syntax"
 	"github.com/braidobs/braid/storage"
 )
@@ -26,8 +26,8 @@ type plan struct {
 const minLiteral = 8
 
 // planOf gives to the store the selector and all filters of lines that stand before the line is changed. It also demands
-// what filters of labels behind parsers imply about the line.
-func planOf(l *syntax.Log) (*plan, error) {
+// what filters of labels behind parsers imply about the line. For stop see pipeline.Options.
+func planOf(l *syntax.Log, stop func() bool) (*plan, error) {
 	where := storage.And{storage.StreamMatch(l.Matchers)}
 	p := &plan{}
 	parsed, slashes, lined, labeled := false, false, false, false // what happened so far
@@ -37,7 +37,7 @@ func planOf(l *syntax.Log) (*plan, error) {
 			if lined {
 				break
 			}
-			w, err := filterPredicate(s)
+			w, err := filterPredicate(s, stop)
 			if err != nil {
 				return nil, err
 			}
@@ -108,11 +108,11 @@ func implied(t syntax.Test, slashes bool) storage.Predicate {
 }
 
 // filterPredicate returns what the store must do for a filter of lines, nil when all lines pass.
-func filterPredicate(f *syntax.LineFilter) (storage.Predicate, error) {
+func filterPredicate(f *syntax.LineFilter, stop func() bool) (storage.Predicate, error) {
 	var any storage.Or
 	for _, a := range f.Alternatives {
 		one := &syntax.LineFilter{Op: f.Op, Alternatives: []syntax.Alternative{a}}
-		p, err := alternative(one, a)
+		p, err := alternative(one, a, stop)
 		if err != nil {
 			return nil, err
 		}
@@ -138,7 +138,7 @@ func isAll(p storage.Predicate) bool {
 }
 
 // alternative returns what a line must be to match, whether the operator is negative or not.
-func alternative(f *syntax.LineFilter, a syntax.Alternative) (storage.Predicate, error) {
+func alternative(f *syntax.LineFilter, a syntax.Alternative, stop func() bool) (storage.Predicate, error) {
 	positive := &syntax.LineFilter{Op: f.Op, Alternatives: f.Alternatives}
 	switch f.Op {
 	case syntax.ContainsNot:
@@ -153,13 +153,13 @@ func alternative(f *syntax.LineFilter, a syntax.Alternative) (storage.Predicate,
 		return storage.LineContains(a.Text), nil
 	}
 	if positive.Op == syntax.MatchesRegexp {
-		re, err := regexp.Compile(a.Text)
+		re, err := regex.Compile(a.Text, stop)
 		if err != nil {
 			return nil, err
 		}
 		return regexpPredicate(a.Text, re), nil
 	}
-	match, err := pipeline.LineFilter(positive)
+	match, err := pipeline.LineFilter(positive, stop)
 	if err != nil {
 		return nil, err
 	}
@@ -182,8 +182,8 @@ func alternative(f *syntax.LineFilter, a syntax.Alternative) (storage.Predicate,
 }
 
 // regexpPredicate finds the texts that every matching line contains, so that the store can skip what lacks them.
-func regexpPredicate(s string, re *regexp.Regexp) storage.Predicate {
-	match := storage.LineMatch(re.MatchString)
+func regexpPredicate(s string, re *regex.Regexp) storage.Predicate {
+	match := storage.LineMatch(re.Match)
 	parsed, err := resyntax.Parse(s, resyntax.Perl)
 	if err != nil {
 		return match

@@ -98,7 +98,8 @@ type scan struct {
 
 // gather reads the rows of the windows and returns a vector for each series.
 func (ev *evaluator) gather(ctx context.Context, r *syntax.Range, g *syntax.Grouping, w windows) ([]vector, error) {
-	p, err := planOf(r.Log)
+	stop := stopped(ctx)
+	p, err := planOf(r.Log, stop)
 	if err != nil {
 		return nil, fmt.Errorf("plan the query: %w", err)
 	}
@@ -110,10 +111,10 @@ func (ev *evaluator) gather(ctx context.Context, r *syntax.Range, g *syntax.Grou
 		s.names = slices.Sorted(slices.Values(s.g.Labels))
 	}
 	behind := s.behind()
-	if s.pipe, err = pipeline.Compile(p.stages, pipeline.Options{Now: ev.engine.Now, Needed: behind}); err != nil {
+	if s.pipe, err = pipeline.Compile(p.stages, pipeline.Options{Now: ev.engine.Now, Stop: stop, Needed: behind}); err != nil {
 		return nil, err
 	}
-	if s.after, err = pipeline.Compile(r.After, pipeline.Options{Now: ev.engine.Now}); err != nil {
+	if s.after, err = pipeline.Compile(r.After, pipeline.Options{Now: ev.engine.Now, Stop: stop}); err != nil {
 		return nil, err
 	}
 	from, to := w.bounds()
@@ -126,11 +127,8 @@ func (ev *evaluator) gather(ctx context.Context, r *syntax.Range, g *syntax.Grou
 	if fast != nil {
 		q.Columns = q.Columns&^storage.LogBody | storage.LogLines
 	}
-	for b, err := range ev.view.Logs(ctx, q) {
+	for b, err := range ev.meter.logs(ctx, q) {
 		if err != nil {
-			return nil, err
-		}
-		if err := ev.meter.block(b.Len()); err != nil {
 			return nil, err
 		}
 		if len(p.stages) == 0 && r.Unwrap == nil && q.Columns&^storage.LogStream == 0 {
@@ -146,7 +144,7 @@ func (ev *evaluator) gather(ctx context.Context, r *syntax.Range, g *syntax.Grou
 			return nil, err
 		}
 	}
-	return s.finish()
+	return s.finish(ctx)
 }
 
 // behind returns the labels that matter behind the stages, nil when all do.
@@ -317,10 +315,8 @@ func (s *scan) described(ctx context.Context, b *storage.LogBlock) error {
 func (s *scan) rows(ctx context.Context, b *storage.LogBlock) error {
 	var line []byte
 	for i := range b.Time {
-		if i&255 == 0 {
-			if err := ctx.Err(); err != nil {
-				return err
-			}
+		if err := ctx.Err(); err != nil { // for each row: stages can take long
+			return err
 		}
 		pipeline.RecordOf(&s.rec, b, i)
 		var text string
@@ -483,13 +479,17 @@ func (s *scan) keep(have, lo, hi int) error {
 }
 
 // finish returns the vectors, by their labels.
-func (s *scan) finish() ([]vector, error) {
+func (s *scan) finish(ctx context.Context) ([]vector, error) {
 	if n := len(s.series) * s.w.n; n > maxCells {
 		return nil, limitf("the query has %d series times %d steps, the limit is %d together: ask for fewer series or a larger step", len(s.series), s.w.n, maxCells)
 	}
 	out := make([]vector, 0, len(s.series))
 	for _, g := range s.series {
-		out = append(out, g.finish(s.r, &s.w))
+		v, err := g.finish(ctx, s.r, &s.w)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, v)
 	}
 	slices.SortFunc(out, func(a, b vector) int { return compareLabels(a.labels, b.labels) })
 	return out, nil

@@ -291,7 +291,11 @@ func (r *blockReader) filter(ctx context.Context, p storage.Predicate, keep line
 		if err != nil {
 			return err
 		}
-		return r.corrupt("lines", text.Match(p, keep))
+		// It may take long for a single line.
+		if err := r.corrupt("lines", text.Match(func(line string) bool { return ctx.Err() == nil && p(line) }, keep)); err != nil {
+			return err
+		}
+		return ctx.Err()
 	default:
 		clear(keep) // a predicate about spans
 		return nil

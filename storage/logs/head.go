@@ -159,6 +159,7 @@ func (t *Tenant) Scan(ctx context.Context, s *Scan, emit func(Rows) error) error
 	match := rowMatcher{streams: make(map[streamPredicate]bool)}
 	rowsOf := make(map[telemetry.LabelSet]*streamRows)
 	entries, seen, place := 0, 0, int64(0)
+	slow := costOf(s.Where) >= costOf(storage.LineMatch(nil)) // it may take long for a single line
 	err := t.candidates(s, func(n int, e *entry) error {
 		if entries++; entries%64 == 0 && ctx.Err() != nil {
 			return ctx.Err()
@@ -169,7 +170,7 @@ func (t *Tenant) Scan(ctx context.Context, s *Scan, emit func(Rows) error) error
 			if r.Time < s.Start || r.Time > s.End {
 				continue
 			}
-			if seen++; seen%4096 == 0 && ctx.Err() != nil {
+			if seen++; (slow || seen%4096 == 0) && ctx.Err() != nil {
 				return ctx.Err()
 			}
 			if !match.match(s.Where, e, r) || match.masked(e, r, s.Masks) {

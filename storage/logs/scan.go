@@ -3,6 +3,7 @@ package logs
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"slices"
 
 	"github.com/cespare/xxhash/v2"
@@ -212,6 +213,9 @@ func (p *Part) scanBlocks(ctx context.Context, s *Scan, allowed []bool, todo []c
 		}
 		if err := ctx.Err(); err != nil {
 			return err
+		}
+		if s.MaxBytes > 0 && s.Cost != nil && s.Cost.Bytes > s.MaxBytes {
+			return fmt.Errorf("%d bytes: %w", s.Cost.Bytes, storage.ErrReadLimit)
 		}
 		set, known := worth[c.g]
 		if !known {

@@ -46,10 +46,11 @@ const (
 
 // Config is what an operator can set.
 type Config struct {
-	MaxLines int `yaml:"max_lines" help:"How many log lines one answer may have; a cursor leads to the next."`
+	MaxLines int         `yaml:"max_lines" help:"How many log lines one answer may have; a cursor leads to the next."`
+	MaxBytes config.Size `yaml:"max_bytes" help:"How many bytes of parts, compressed, one query may read; 0 for any number."`
 }
 
-// DefaultConfig allows 5000 lines.
+// DefaultConfig allows 5000 lines, read from any number of bytes.
 func DefaultConfig() Config { return Config{MaxLines: 5000} }
 
 // Validate returns all mistakes.
@@ -83,9 +84,11 @@ type API struct {
 
 // New returns the API.
 func New(d Deps) *API {
+	limits := logql.DefaultLimits()
+	limits.Bytes = int64(d.Config.MaxBytes)
 	return &API{
 		Deps: d, errors: query.Errors(d.Errors), tails: make(chan struct{}, maxTails),
-		engine: logql.Engine{Limits: logql.DefaultLimits(), Now: d.Now},
+		engine: logql.Engine{Limits: limits, Now: d.Now},
 	}
 }
 
@@ -162,6 +165,11 @@ func (a *API) serve(l query.Language, f handler) http.Handler {
 			done(err)
 		}
 		switch {
+		case errors.Is(err, context.DeadlineExceeded):
+			a.errors.Text(w, r, httpapi.Query, &httpapi.Error{
+				Kind: httpapi.Timeout, Err: err,
+				Message: fmt.Sprintf("the query took longer than %s, which is the limit: narrow its time range or its selector", queryTimeout),
+			})
 		case err != nil:
 			a.errors.Text(w, r, httpapi.Query, err)
 		case body == nil:

@@ -12,7 +12,6 @@ package pipeline
 import (
 	"errors"
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -21,6 +20,7 @@ import (
 	"github.com/braidobs/braid/query/logql/address"
 	"github.com/braidobs/braid/query/logql/fields"
 	"github.com/braidobs/braid/query/logql/pattern"
+	"github.com/braidobs/braid/query/logql/regex"
 	"github.com/braidobs/braid/query/logql/syntax"
 	"github.com/braidobs/braid/query/logql/template"
 )
@@ -29,6 +29,8 @@ import (
 type Options struct {
 	// Now is the time that templates tell as now; nil is 1970.
 	Now func() time.Time
+	// Stop, when not nil, says that nobody wants the results any more: what takes long then ends early, with a wrong one.
+	Stop func() bool
 	// Needed, when not nil, are the labels that matter behind the pipeline: parsers leave out what nothing reads.
 	Needed []string
 }
@@ -246,7 +248,7 @@ func (p *Pipeline) key(key string) string {
 func (p *Pipeline) compile(s syntax.Stage, needed map[string]bool, o Options) (func(*Row) bool, error) {
 	switch s := s.(type) {
 	case *syntax.LineFilter:
-		keep, err := LineFilter(s)
+		keep, err := LineFilter(s, o.Stop)
 		if err != nil {
 			return nil, err
 		}
@@ -256,7 +258,7 @@ func (p *Pipeline) compile(s syntax.Stage, needed map[string]bool, o Options) (f
 	case *syntax.Logfmt:
 		return p.logfmt(s, needed), nil
 	case *syntax.Regexp:
-		re, err := regexp.Compile(s.Text)
+		re, err := regex.Compile(s.Text, o.Stop)
 		if err != nil {
 			return nil, err
 		}
@@ -286,6 +288,7 @@ func (p *Pipeline) compile(s syntax.Stage, needed map[string]bool, o Options) (f
 		if err != nil {
 			return nil, err
 		}
+		t.StopWhen(o.Stop)
 		return func(r *Row) bool {
 			line, ok := r.execute(t, s.Pos)
 			if ok {
@@ -310,8 +313,8 @@ func (p *Pipeline) compile(s syntax.Stage, needed map[string]bool, o Options) (f
 	}
 }
 
-// LineFilter returns the function that says which lines a filter keeps. It is safe for concurrent use.
-func LineFilter(f *syntax.LineFilter) (func(line string) bool, error) {
+// LineFilter returns the function that says which lines a filter keeps. It is safe for concurrent use; for stop see Options.
+func LineFilter(f *syntax.LineFilter, stop func() bool) (func(line string) bool, error) {
 	var any []func(string) bool
 	for _, a := range f.Alternatives {
 		switch {
@@ -322,11 +325,11 @@ func LineFilter(f *syntax.LineFilter) (func(line string) bool, error) {
 			}
 			any = append(any, set.Within)
 		case f.Op == syntax.MatchesRegexp || f.Op == syntax.NotRegexp:
-			re, err := regexp.Compile(a.Text)
+			re, err := regex.Compile(a.Text, stop)
 			if err != nil {
 				return nil, err
 			}
-			any = append(any, re.MatchString)
+			any = append(any, re.Match)
 		case f.Op == syntax.Like || f.Op == syntax.NotLike:
 			p, err := pattern.ParseLine(a.Text)
 			if err != nil {
@@ -439,10 +442,10 @@ func (p *Pipeline) logfmt(s *syntax.Logfmt, needed map[string]bool) func(*Row) b
 	}
 }
 
-func capture(re *regexp.Regexp, needed map[string]bool) func(*Row) bool {
-	names := re.SubexpNames()
+func capture(re *regex.Regexp, needed map[string]bool) func(*Row) bool {
+	names := re.Names()
 	return func(r *Row) bool {
-		at := re.FindStringSubmatchIndex(r.Line)
+		at := re.Find(r.Line)
 		if at == nil {
 			return true
 		}
@@ -527,7 +530,7 @@ func (r *Row) execute(t *template.Template, at syntax.Position) (string, bool) {
 		return out, true
 	}
 	if errors.Is(err, template.ErrLimit) {
-		r.fatal = &Error{at, template.ErrLimit}
+		r.fatal = &Error{at, err}
 	} else {
 		r.fail(ErrTemplate, err.Error())
 	}
@@ -556,6 +559,7 @@ func labelFormat(s *syntax.LabelFormat, o Options) (func(*Row) bool, error) {
 		if ts[i], err = template.Parse(a.Text, o.Now); err != nil {
 			return nil, err
 		}
+		ts[i].StopWhen(o.Stop)
 	}
 	return func(r *Row) bool {
 		for i, a := range s.Assignments {

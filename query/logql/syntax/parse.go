@@ -9,6 +9,8 @@ import (
 
 	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
+
+	"github.com/braidobs/braid/query/logql/regex"
 )
 
 const (
@@ -16,6 +18,9 @@ const (
 	MaxLength = 128 << 10
 	// MaxRegexp bounds a regular expression, in bytes.
 	MaxRegexp = 8 << 10
+	// MaxRegexpSize bounds what the regular expressions of a query come to together when repetitions such as a{100} are
+	// written out, in characters and operators.
+	MaxRegexpSize = 100_000
 	// maxParts bounds the stages, alternatives, tests and operators of a query together.
 	maxParts = 2000
 	// maxDepth bounds how deep parentheses, operations and aggregations stand in each other.
@@ -64,6 +69,8 @@ type parser struct {
 	i      int
 	parts  int
 	depth  int
+
+	regexps int // their size together
 }
 
 func newParser(s string) (*parser, error) {
@@ -462,6 +469,13 @@ func (p *parser) labelReplace() (Expr, error) {
 func (p *parser) checkRegexp(t token, re string) error {
 	if len(t.s) > MaxRegexp {
 		return p.fail(t, "the regular expression is longer than %d bytes", MaxRegexp)
+	}
+	size, err := regex.Size(re)
+	if err != nil {
+		return p.fail(t, "%v", err)
+	}
+	if p.regexps += size; p.regexps > MaxRegexpSize {
+		return p.fail(t, "the regular expressions come to more than %d characters and operators with their repetitions written out: repeat less", MaxRegexpSize)
 	}
 	if _, err := regexp.Compile(re); err != nil {
 		return p.fail(t, "%v", err)

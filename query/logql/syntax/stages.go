@@ -77,8 +77,10 @@ func (p *parser) matcher(name string) (*labels.Matcher, error) {
 	if err != nil {
 		return nil, err
 	}
-	if (t == labels.MatchRegexp || t == labels.MatchNotRegexp) && len(value.s) > MaxRegexp {
-		return nil, p.fail(value, "the regular expression is longer than %d bytes", MaxRegexp)
+	if t == labels.MatchRegexp || t == labels.MatchNotRegexp {
+		if err := p.checkRegexp(value, "^(?s:"+value.s+")$"); err != nil {
+			return nil, err
+		}
 	}
 	m, err := labels.NewMatcher(t, name, value.s)
 	if err != nil {

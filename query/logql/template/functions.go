@@ -13,27 +13,51 @@ import (
 	"text/template"
 	"time"
 	"unicode"
+
+	"github.com/braidobs/braid/query/logql/regex"
 )
 
-// maxText bounds the result of a function.
-const maxText = MaxOutput
+// maxText bounds the result of a function: more than is written, since lines are up to a megabyte and may grow before
+// they are cut.
+const maxText = 4 * MaxOutput
 
-var errText = errors.New("the result is too long")
+var errText = fmt.Errorf("it makes a text of more than %d bytes: %w", maxText, ErrLimit)
+
+// expression is a regular expression and what it costs for each byte.
+type expression struct {
+	re   *regexp.Regexp
+	size int
+}
 
 func functions(r *run) template.FuncMap {
-	cache := make(map[string]*regexp.Regexp)
-	compile := func(s string) (*regexp.Regexp, error) {
-		if re := cache[s]; re != nil {
-			return re, nil
+	// Expressions are charged for what matching them with a text may cost.
+	cache := make(map[string]expression)
+	compile := func(s, text string) (*regexp.Regexp, error) {
+		x, ok := cache[s]
+		if !ok {
+			if len(s) > 8<<10 {
+				return nil, errors.New("the regular expression is too long")
+			}
+			size, err := regex.Size(s)
+			if err != nil {
+				return nil, err
+			}
+			if size > 8<<10 {
+				return nil, errors.New("the regular expression repeats too much")
+			}
+			if err := r.step(size << 10); err != nil {
+				return nil, err
+			}
+			re, err := regexp.Compile(s)
+			if err != nil {
+				return nil, err
+			}
+			x = expression{re, size}
+			if len(cache) < 100 {
+				cache[s] = x
+			}
 		}
-		if len(s) > 8<<10 {
-			return nil, errors.New("the regular expression is too long")
-		}
-		re, err := regexp.Compile(s)
-		if err == nil && len(cache) < 100 {
-			cache[s] = re
-		}
-		return re, err
+		return x.re, r.step(len(text) * x.size)
 	}
 	// Texts in, text out; each call is a step, and long results are more.
 	one := func(f func(string) string) any {
@@ -44,13 +68,13 @@ func functions(r *run) template.FuncMap {
 	}
 	replace := func(s, old, new string, n int) (string, error) {
 		if len(new) > 0 && len(s)+strings.Count(s, old)*len(new) > maxText {
-			return "", fmt.Errorf("%w: %w", errText, ErrLimit)
+			return "", errText
 		}
 		return r.text(strings.Replace(s, old, new, n))
 	}
 	indent := func(n int, s string) (string, error) {
 		if n = max(n, 0); n > maxText || (strings.Count(s, "\n")+1)*n+len(s) > maxText {
-			return "", fmt.Errorf("%w: %w", errText, ErrLimit)
+			return "", errText
 		}
 		pad := strings.Repeat(" ", n)
 		return r.text(pad + strings.ReplaceAll(s, "\n", "\n"+pad))
@@ -91,7 +115,7 @@ func functions(r *run) template.FuncMap {
 		},
 		"repeat": func(n int, s string) (string, error) {
 			if n = max(n, 0); n > maxText || n*len(s) > maxText {
-				return "", fmt.Errorf("%w: %w", errText, ErrLimit)
+				return "", errText
 			}
 			return r.text(strings.Repeat(s, n))
 		},
@@ -128,6 +152,9 @@ func functions(r *run) template.FuncMap {
 			if err := r.step(len(format)); err != nil {
 				return "", err
 			}
+			if printed(format, args) > maxText {
+				return "", errText
+			}
 			return r.text(fmt.Sprintf(format, args...))
 		},
 
@@ -135,34 +162,41 @@ func functions(r *run) template.FuncMap {
 		"hasPrefix": func(prefix, s string) (bool, error) { return strings.HasPrefix(s, prefix), r.step(0) },
 		"hasSuffix": func(suffix, s string) (bool, error) { return strings.HasSuffix(s, suffix), r.step(0) },
 		"count": func(re, s string) (int, error) {
-			x, err := compile(re)
+			x, err := compile(re, s)
 			if err != nil {
 				return 0, err
 			}
 			return len(x.FindAllStringIndex(s, -1)), r.step(len(s))
 		},
 		"regexReplaceAll": func(re, s, with string) (string, error) {
-			x, err := compile(re)
+			x, err := compile(re, s)
 			if err != nil {
 				return "", err
 			}
 			if (len(s)+1)*(len(with)+1) > 16*maxText {
-				return "", fmt.Errorf("%w: %w", errText, ErrLimit)
+				return "", errText
 			}
 			return r.text(x.ReplaceAllString(s, with))
 		},
 		"regexReplaceAllLiteral": func(re, s, with string) (string, error) {
-			x, err := compile(re)
+			x, err := compile(re, s)
 			if err != nil {
 				return "", err
 			}
 			if (len(s)+1)*(len(with)+1) > 16*maxText {
-				return "", fmt.Errorf("%w: %w", errText, ErrLimit)
+				return "", errText
 			}
 			return r.text(x.ReplaceAllLiteralString(s, with))
 		},
 
-		"date": func(layout string, at any) string { return timeOf(at).Format(layout) },
+		// Those of package template, bounded.
+		"print":    func(args ...any) (string, error) { return r.print(args, fmt.Sprint) },
+		"println":  func(args ...any) (string, error) { return r.print(args, fmt.Sprintln) },
+		"html":     func(args ...any) (string, error) { return r.print(args, template.HTMLEscaper) },
+		"js":       func(args ...any) (string, error) { return r.print(args, template.JSEscaper) },
+		"urlquery": func(args ...any) (string, error) { return r.print(args, template.URLQueryEscaper) },
+
+		"date": func(layout string, at any) (string, error) { return r.text(timeOf(at).Format(layout)) },
 		"toDate": func(layout, s string) (time.Time, error) {
 			return time.ParseInLocation(layout, s, time.UTC)
 		},
@@ -248,6 +282,101 @@ func arithmetic(fm template.FuncMap) {
 	}
 	fm["int"] = func(a any) int { return int(toInt(a)) }
 	fm["float64"] = toFloat
+}
+
+// print writes arguments, unless they are too long.
+func (r *run) print(args []any, f func(...any) string) (string, error) {
+	n := 0
+	for _, a := range args {
+		n += size(a) + 1
+	}
+	if n > maxText {
+		return "", errText
+	}
+	return r.text(f(args...))
+}
+
+// size returns about how long the text of a value is.
+func size(v any) int {
+	switch v := v.(type) {
+	case string:
+		return len(v)
+	case map[string]string:
+		n := 0
+		for k, s := range v {
+			n += len(k) + len(s) + 2
+		}
+		return n
+	case map[string]any:
+		n := 0
+		for k, x := range v {
+			n += len(k) + size(x) + 2
+		}
+		return n
+	case []any:
+		n := 0
+		for _, x := range v {
+			n += size(x) + 1
+		}
+		return n
+	default:
+		return 64
+	}
+}
+
+// printed returns about how many bytes printf writes at most: texts, widths and arguments, as often as the format names
+// them.
+func printed(format string, args []any) int {
+	longest, all, number := 0, 0, 0
+	for _, a := range args {
+		n := size(a)
+		longest = max(longest, n)
+		all += n
+		switch v := a.(type) {
+		case int:
+			number = max(number, v, -v)
+		case int64:
+			number = max(number, int(v), -int(v))
+		}
+	}
+	out, verbs, again, grows := len(format), 0, false, 1
+	for at := strings.IndexByte(format, '%'); at >= 0 && at < len(format); verbs++ {
+		at++
+		width := 0
+		for ; at < len(format) && strings.IndexByte("+-# 0123456789.*[]", format[at]) >= 0; at++ {
+			switch c := format[at]; c {
+			case '*':
+				out += number
+			case '[':
+				again = true
+			case '+', '#', ' ':
+				grows = 10
+			default:
+				if c < '0' || c > '9' {
+					out, width = out+width, 0
+					continue
+				}
+				width = min(width*10+int(c-'0'), maxText+1)
+			}
+		}
+		out += width
+		if at < len(format) && strings.IndexByte("qxXUT", format[at]) >= 0 {
+			grows = 10
+		}
+		if out > maxText {
+			return out
+		}
+		next := strings.IndexByte(format[min(at+1, len(format)):], '%')
+		if next < 0 {
+			verbs++
+			break
+		}
+		at += 1 + next
+	}
+	if again {
+		return out + verbs*longest*grows
+	}
+	return out + all*grows
 }
 
 // str returns the text of an argument.
@@ -345,7 +474,7 @@ func align(r *run, n int, s string, left bool) (string, error) {
 		return r.text(s)
 	}
 	if n > maxText {
-		return "", fmt.Errorf("%w: %w", errText, ErrLimit)
+		return "", errText
 	}
 	rs := []rune(s)
 	l := len(rs)

@@ -20,8 +20,12 @@ const (
 	MaxSteps = 50_000
 )
 
-// ErrLimit is wrapped by errors of executions that are over MaxOutput or MaxSteps.
-var ErrLimit = errors.New("the template writes or loops too much")
+var (
+	// ErrLimit is wrapped by errors of executions that are over MaxOutput or MaxSteps.
+	ErrLimit = errors.New("the template writes or loops too much")
+
+	errStopped = fmt.Errorf("stopped: %w", ErrLimit)
+)
 
 // Template is a parsed template, for one goroutine at a time.
 type Template struct {
@@ -43,8 +47,12 @@ type run struct {
 	time  int64
 	steps int
 	now   func() time.Time
+	stop  func() bool // nil never stops
 	out   strings.Builder
 }
+
+// StopWhen makes executions end early, with ErrLimit, once stop says that nobody wants their results.
+func (t *Template) StopWhen(stop func() bool) { t.run.stop = stop }
 
 // Parse reads a template. now is the time that the function now tells; nil is 1970.
 func Parse(s string, now func() time.Time) (*Template, error) {
@@ -149,7 +157,7 @@ func (t *Template) Execute(line string, at int64, get func(name string) string, 
 				s = get(s)
 			}
 			if r.out.Len()+len(s) > MaxOutput {
-				return "", fmt.Errorf("more than %d bytes: %w", MaxOutput, ErrLimit)
+				return "", fmt.Errorf("it writes more than %d bytes for one line: %w", MaxOutput, ErrLimit)
 			}
 			r.out.WriteString(s)
 		}
@@ -157,6 +165,11 @@ func (t *Template) Execute(line string, at int64, get func(name string) string, 
 	}
 	r.line, r.time, r.steps = line, at, 0
 	if err := t.t.Execute(r, all()); err != nil {
+		for e := err; e != nil; e = errors.Unwrap(e) {
+			if errors.Unwrap(e) == ErrLimit { //nolint:errorlint // without what package template says around it
+				return "", e
+			}
+		}
 		return "", err
 	}
 	return r.out.String(), nil
@@ -165,7 +178,7 @@ func (t *Template) Execute(line string, at int64, get func(name string) string, 
 // Write implements io.Writer for the template's output.
 func (r *run) Write(b []byte) (int, error) {
 	if r.out.Len()+len(b) > MaxOutput {
-		return 0, fmt.Errorf("more than %d bytes: %w", MaxOutput, ErrLimit)
+		return 0, fmt.Errorf("it writes more than %d bytes for one line: %w", MaxOutput, ErrLimit)
 	}
 	return r.out.Write(b)
 }
@@ -173,10 +186,18 @@ func (r *run) Write(b []byte) (int, error) {
 // step counts work in proportion to n bytes.
 func (r *run) step(n int) error {
 	if r.steps += 1 + n>>10; r.steps > MaxSteps {
-		return fmt.Errorf("more than %d steps: %w", MaxSteps, ErrLimit)
+		return fmt.Errorf("it makes more than %d steps for one line: %w", MaxSteps, ErrLimit)
+	}
+	if r.stop != nil && r.stop() {
+		return errStopped
 	}
 	return nil
 }
 
 // text charges a result for its size.
-func (r *run) text(s string) (string, error) { return s, r.step(len(s)) }
+func (r *run) text(s string) (string, error) {
+	if len(s) > maxText {
+		return "", errText
+	}
+	return s, r.step(len(s))
+}
