@@ -573,32 +573,35 @@ func (r *reader) mixed(v *values) {
 func (r *reader) hex(v *values) {
 	letters, width := r.byte(), int(r.byte())
 	pattern := r.take(width)
-	per := 0
-	for _, c := range pattern {
+	places := make([]int, 0, width) // of digits that vary
+	for i, c := range pattern {
 		if c == 0 {
-			per++
+			places = append(places, i)
 		}
 	}
-	b := r.take((per*v.n + 1) / 2)
-	if letters != 'a' && letters != 'A' || r.err != nil {
+	b := r.take((len(places)*v.n + 1) / 2)
+	digits := "0123456789abcdef"
+	switch letters {
+	case 'a':
+	case 'A':
+		digits = "0123456789ABCDEF"
+	default:
 		r.fail()
+	}
+	if r.err != nil {
 		return
 	}
-	text := make([]byte, 0, width*v.n)
+	text := make([]byte, width*v.n)
 	ends := make([]uint32, v.n)
 	k := 0
 	for i := range ends {
-		for _, c := range pattern {
-			if c == 0 {
-				x := b[k>>1] >> (4 * (1 - k&1)) & 15
-				k++
-				if c = '0' + x; x > 9 {
-					c = letters + x - 10
-				}
-			}
-			text = append(text, c)
+		t := text[i*width : (i+1)*width]
+		copy(t, pattern)
+		for _, at := range places {
+			t[at] = digits[b[k>>1]>>(4*(1-k&1))&15]
+			k++
 		}
-		ends[i] = uint32(len(text))
+		ends[i] = uint32((i + 1) * width)
 	}
 	v.cut(text, ends)
 }
