@@ -4,7 +4,7 @@ package db_test
 
 const (
 	// crashPoints is how many random crashes TestCrash makes; the long suite makes 10,000.
-	crashPoints = 300
+	crashPoints = 200
 	// metamorphicSeeds is how many random lives TestMetamorphic compares; the long suite compares 3,000.
-	metamorphicSeeds = 60
+	metamorphicSeeds = 40
 )
