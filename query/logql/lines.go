@@ -100,6 +100,9 @@ func (e *Engine) each(ctx context.Context, v storage.View, q LinesQuery, f func(
 	}
 	for {
 		more, err := s.page(ctx, p.where, page)
+		if ended := ctx.Err(); ended != nil { // what was stopped has dropped rows, or failed
+			err = ended
+		}
 		if err != nil {
 			return nil, Stats{}, err
 		}
@@ -175,7 +178,7 @@ func (s *scanner) page(ctx context.Context, where storage.Predicate, n int) (boo
 		}
 	}
 	s.size = size / max(seen, 1)
-	return seen >= q.Limit, ctx.Err() // what was stopped has dropped rows
+	return seen >= q.Limit, nil
 }
 
 func (s *scanner) visit(b *storage.LogBlock, i int) error {

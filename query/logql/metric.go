@@ -72,8 +72,8 @@ func (e *Engine) Metric(ctx context.Context, v storage.View, q MetricQuery) (*Me
 		return nil, httpapi.BadDataf("the query is for lines, and numbers are wanted")
 	}
 	vs, err := ev.eval(ctx, q.Expr)
-	if err == nil {
-		err = ctx.Err() // what was stopped has dropped rows
+	if ended := ctx.Err(); ended != nil { // what was stopped has dropped rows, or failed
+		err = ended
 	}
 	if err != nil {
 		return nil, err
