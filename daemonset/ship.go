@@ -15,10 +15,10 @@ import (
 	"go.opentelemetry.io/collector/pdata/plog"
 	"go.opentelemetry.io/collector/pdata/plog/plogotlp"
 
-	"github.com/braidobs/braid/ingest/extract"
 	"github.com/braidobs/braid/daemonset/forward"
 	"github.com/braidobs/braid/daemonset/kube"
 	"github.com/braidobs/braid/daemonset/tail"
+	"github.com/braidobs/braid/ingest/extract"
 	"github.com/braidobs/braid/ingest/otlp"
 	"github.com/braidobs/braid/internal/telemetry"
 	"github.com/braidobs/braid/storage"
