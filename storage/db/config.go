@@ -24,7 +24,7 @@ type Config struct {
 	CacheBytes         config.Size     `yaml:"cache_bytes" help:"Memory for blocks read from parts; 0 for no cache."`
 	FlushInterval      config.Duration `yaml:"flush_interval" help:"How long records stay in memory before they are written to a part, however few there are."`
 	LogBytes           config.Size     `yaml:"log_bytes" help:"The size of the write-ahead log at which everything in memory is written to parts. It bounds the time of a start after a crash."`
-	MergeBytes         config.Size     `yaml:"merge_bytes" help:"How much memory the records of small parts that are merged into one may take."`
+	MergeBytes         config.Size     `yaml:"merge_bytes" help:"How much memory the spans of small parts that are merged into one may take; metrics and logs are merged without."`
 	RetryWindow        config.Duration `yaml:"retry_window" help:"How long a write request is remembered, so that a retry of it is stored once."`
 	RetryKeys          int             `yaml:"retry_keys" help:"How many write requests are remembered at most."`
 	MaxSources         int             `yaml:"max_sources" help:"How many numbered streams of senders, such as the logs of containers, are remembered, so that what is sent again is stored once. The one written to longest ago is forgotten first."`
