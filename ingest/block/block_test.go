@@ -145,7 +145,7 @@ func run(t *testing.T, ctx context.Context, dir, url, state string) (block.Total
 
 func TestImport(t *testing.T) {
 	dir := t.TempDir()
-	want := data(t, dir, now.Add(-24*time.Hour).Truncate(2*time.Hour), 3, 80)
+	want := data(t, dir, now.Add(-24*time.Hour).Truncate(2*time.Hour), 3, 200)
 	s, url := server(t, nil)
 	totals, text, err := run(t, t.Context(), dir, url, "")
 	require.NoError(t, err)

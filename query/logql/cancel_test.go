@@ -69,7 +69,7 @@ func TestStops(t *testing.T) {
 		"slow parser":                     {`{app="a"} | regexp "(?P<x>(a|b|c){100}d$)"`, long, 4},
 		"many rows":                       {`{app="a"} | json | logfmt | x="y"`, `{"a":"$","b":{"c":1}} d=$`, 8192},
 		"templates":                       {"{app=\"a\"} | line_format `{{range $i := 40000}}{{end}}`", "x", 8192},
-		"one template":                    {"{app=\"a\"} | line_format `{{range $i := 40}}{{regexReplaceAll \"a\" __line__ \"b\" | trunc 3}}{{end}}`", long[:1<<16], 8192},
+		"one template":                    {"{app=\"a\"} | line_format `{{range $i := 40}}{{regexReplaceAll \"a\" __line__ \"b\" | trunc 3}}{{end}}`", long[:1<<13], 8192},
 		"numbers of a slow expression":    {`count_over_time({app="a"} |~ "(a|b|c){100}d$" [1h])`, long, 4},
 		"numbers of many rows":            {`sum by (c) (count_over_time({app="a"} | json [1h]))`, `{"a":"$","b":{"c":1}}`, 8192},
 		"numbers of a slow parser":        {`sum by (x) (count_over_time({app="a"} | regexp "(?P<x>(a|b|c){100}d$)" [1h]))`, long, 4},

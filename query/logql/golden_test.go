@@ -40,7 +40,7 @@ var base = time.Date(2026, 3, 4, 5, 0, 0, 0, time.UTC)
 //	format                          a query
 //	clear                           forgets what was loaded
 func TestGolden(t *testing.T) {
-	files, err := filepath.Glob("testdata/*.test")
+	files, err := filepath.Glob("testdata/*.txt")
 	require.NoError(t, err)
 	require.NotEmpty(t, files)
 	for _, file := range files {

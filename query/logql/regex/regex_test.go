@@ -31,7 +31,7 @@ func TestLongLines(t *testing.T) {
 		re, err := regex.Compile(expr, never)
 		require.NoError(t, err)
 		require.Equal(t, want.SubexpNames(), re.Names())
-		for _, pad := range []int{0, 10, 9000} {
+		for _, pad := range []int{0, 10, 6000} {
 			for _, line := range []string{"x", "bbbé end", "b\xff", "\n"} {
 				for _, s := range []string{line, strings.Repeat("a", pad) + line, line + strings.Repeat("a", pad)} {
 					require.Equal(t, want.MatchString(s), re.Match(s), "%s over %d bytes", expr, len(s))

@@ -14,7 +14,7 @@ import (
 // queries returns all queries of the golden files.
 func queries(tb testing.TB) []string {
 	tb.Helper()
-	files, err := filepath.Glob("../testdata/*.test")
+	files, err := filepath.Glob("../testdata/*.txt")
 	require.NoError(tb, err)
 	var out []string
 	for _, file := range files {
