@@ -93,6 +93,7 @@ type figures struct {
 	disk       int64
 	sent       sent
 	queries    []harness.Cost
+	single     latencies
 }
 
 // compare runs everything and prints it.
@@ -152,6 +153,9 @@ func (o *options) one(ctx context.Context, name string) (f figures, err error) {
 			f.queries = append(f.queries, q.measure(ctx, t, &o.load, f.sent))
 		}
 	}
+	if f.single, err = t.probe(ctx); err != nil {
+		return f, err
+	}
 	if o.keep && name == braid {
 		fmt.Fprintf(os.Stderr, "braid answers at http://%s, process %d, trace %s, end %d\n", t.s.HTTP, t.s.PID(), f.sent.traceID, o.load.end.UnixNano())
 		<-ctx.Done()
@@ -188,6 +192,9 @@ func (o *options) print(out io.Writer, names []string, results map[string]figure
 	row("MB/s, beside the sender", "%.1f", func(f figures) float64 { return float64(s.bytes) / 1e6 / f.wall.Seconds() })
 	row("peak RSS while writing, MB", "%.0f", func(f figures) float64 { return float64(f.rss) / 1e6 })
 	row("raw bytes per byte on disk", "%.2f", func(f figures) float64 { return float64(s.bytes) / float64(f.disk) })
+	row("a single line, acked, ms", "%.2f", func(f figures) float64 { return f.single.acked.Seconds() * 1e3 })
+	row("visible, in a new stream, ms", "%.2f", func(f figures) float64 { return f.single.visible.Seconds() * 1e3 })
+	row("in a tail, ms", "%.2f", func(f figures) float64 { return f.single.tailed.Seconds() * 1e3 })
 	var wrong []error
 	for i, q := range queries() {
 		if len(results[braid].queries) == 0 {

@@ -29,7 +29,10 @@ type target struct {
 
 const lokiConfig = `auth_enabled: false
 server: {http_listen_address: 127.0.0.1, http_listen_port: %[1]s, grpc_listen_address: 127.0.0.1, grpc_listen_port: 0, log_level: error, grpc_server_max_recv_msg_size: 104857600, grpc_server_max_send_msg_size: 104857600}
+frontend: {address: 127.0.0.1}
+memberlist: {bind_addr: ["127.0.0.1"], bind_port: 0}
 common:
+  instance_addr: 127.0.0.1
   path_prefix: %[2]s
   replication_factor: 1
   ring: {instance_addr: 127.0.0.1, kvstore: {store: inmemory}}
