@@ -155,11 +155,11 @@ func measure(ctx context.Context, binary, data, signal string, records, batch, s
 		if left == 0 {
 			break
 		}
-		if err := sleep(ctx, 100*time.Millisecond); err != nil {
+		if err := harness.Sleep(ctx, 100*time.Millisecond); err != nil {
 			return r, err
 		}
 	}
-	if err := sleep(ctx, 3*time.Second); err != nil {
+	if err := harness.Sleep(ctx, 3*time.Second); err != nil {
 		return r, err
 	}
 	u, err := s.Usage()
@@ -191,20 +191,9 @@ func post(ctx context.Context, s *harness.Server, signal string, body []byte) er
 		if code != http.StatusTooManyRequests && code != http.StatusServiceUnavailable {
 			return err
 		}
-		if err := sleep(ctx, 50*time.Millisecond); err != nil {
+		if err := harness.Sleep(ctx, 50*time.Millisecond); err != nil {
 			return err
 		}
-	}
-}
-
-func sleep(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-t.C:
-		return nil
 	}
 }
 
