@@ -58,18 +58,30 @@ const (
 	RecordScope
 	InstrumentationScope
 	ResourceScope
+	EventScope // of spans, in a SpanKey
+	LinkScope  // of spans, in a SpanKey
+	FieldScope // of spans, in a SpanKey: a field and no attribute
 )
 
-// SpanField is a field of a span that FieldMatch compares as text.
+// SpanField is a field of a span: FieldMatch compares those up to SpanParent as text, a SpanKey names its values.
 type SpanField uint8
 
-// The fields. Kind and status are compared in lower case ("server", "error"), IDs in hexadecimal.
+// The fields. FieldMatch compares kind and status in lower case ("server", "error"); as values they are integers. IDs are in
+// hexadecimal, an absent one is no value.
 const (
 	SpanName SpanField = iota
 	SpanKindField
 	SpanStatus
 	SpanStatusMessage
 	SpanParent
+	SpanIDField
+	SpanState
+	ScopeName
+	ScopeVersion
+	EventName // one value an event
+	EventTime // one value an event: nanoseconds since the start of the span
+	LinkTrace // one value a link
+	LinkSpan  // one value a link
 )
 
 func (And) predicate()           {}
@@ -177,6 +189,8 @@ func NeedsOfSpans(p Predicate) SpanColumns {
 		default:
 			return 0
 		}
+	case ValueMatch:
+		return p.Key.needs()
 	default:
 		return 0
 	}
@@ -253,6 +267,8 @@ func (b *SpanBlock) Match(i int, p Predicate) bool {
 		return p.M.Matches(b.fieldText(i, p.Field))
 	case AttrMatch:
 		return p.Match(b.attrsIf(i, p.Scope), b.scopeIf(i, p.Scope), b.resourceIf(i, p.Scope))
+	case ValueMatch:
+		return p.match(b, i)
 	default:
 		return false // a predicate about logs
 	}

@@ -27,8 +27,8 @@ type ReadStats struct {
 	Series  int64 // series whose samples were read
 	Samples int64 // samples decoded
 	Bytes   int64 // bytes of parts decoded
-	Rows    int64 // rows of logs looked at, after whole blocks were ruled out
-	Blocks  int64 // blocks of logs opened
+	Rows    int64 // rows of logs and spans looked at, after whole blocks were ruled out
+	Blocks  int64 // blocks of logs and spans opened
 }
 
 // Signal is one of the three kinds of telemetry. The numbers are on disk.
@@ -184,8 +184,9 @@ type SeriesReader interface {
 // Order is the order in which rows are returned.
 type Order uint8
 
-// The orders of rows. Rows with the same time come in the order of their stream's labels or their trace, and those of one
-// in the order of their arrival (NewestFirst: the reverse); nothing that the store does to its parts changes that.
+// The orders of rows. Rows with the same time come in the order of their stream's labels or their trace, those of one
+// trace by span ID and parent ID, and what is equal then in the order of arrival (NewestFirst: the reverse); nothing that the
+// store does to its parts changes that.
 const (
 	Unordered Order = iota
 	OldestFirst
@@ -237,6 +238,13 @@ type SpanQuery struct {
 type SpanReader interface {
 	// Spans yields blocks of matching rows. A block is valid until the next is yielded.
 	Spans(ctx context.Context, q SpanQuery) iter.Seq2[*SpanBlock, error]
+	// Traces yields blocks of whole traces.
+	Traces(ctx context.Context, q TraceQuery) iter.Seq2[TraceBlock, error]
+	// SpanKeys returns the keys of attributes that traces in the range of q have, sorted by scope and name. This and the
+	// next go by the blocks that hold the range, and may tell of more than it has; the rest of q is not used.
+	SpanKeys(ctx context.Context, q TraceQuery) ([]SpanKey, error)
+	// SpanValues returns at most limit distinct values of key, 0 for all, in no order.
+	SpanValues(ctx context.Context, key SpanKey, q TraceQuery, limit int) ([]telemetry.Value, error)
 }
 
 // EntityReader answers what produced telemetry. It may know more than the view it belongs to, never less.

@@ -400,7 +400,10 @@ func (v *view) Spans(ctx context.Context, q storage.SpanQuery) iter.Seq2[*storag
 				rows = append(rows, i)
 			}
 		}
-		slices.SortStableFunc(rows, func(a, b int) int { return bytes.Compare(all.TraceID[a][:], all.TraceID[b][:]) })
+		slices.SortStableFunc(rows, func(a, b int) int {
+			return cmp.Or(bytes.Compare(all.TraceID[a][:], all.TraceID[b][:]), bytes.Compare(all.SpanID[a][:], all.SpanID[b][:]),
+				bytes.Compare(all.ParentID[a][:], all.ParentID[b][:]))
+		})
 		rows = inOrder(rows, func(i int) int64 { return all.Start[i] }, q.Order, q.Limit)
 		for some := range slices.Chunk(rows, blockRows) {
 			if err := v.check(ctx); err != nil {

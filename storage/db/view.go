@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"iter"
 	"maps"
+	"math"
 	"slices"
 	"sync"
 
@@ -405,6 +406,44 @@ func (v *view) Spans(ctx context.Context, q storage.SpanQuery) iter.Seq2[*storag
 		}
 		read.all(func(i int, emit func(*storage.SpanBlock) error) error { return srcs[i].Scan(ctx, &q, masks, emit) })
 	}
+}
+
+// Traces implements storage.SpanReader.
+func (v *view) Traces(ctx context.Context, q storage.TraceQuery) iter.Seq2[storage.TraceBlock, error] {
+	return func(yield func(storage.TraceBlock, error) bool) {
+		byID := make(map[telemetry.TraceID][]storage.SpanRow)
+		var order []telemetry.TraceID
+		for b, err := range v.Spans(ctx, storage.SpanQuery{Tenant: q.Tenant, Start: math.MinInt64, End: math.MaxInt64, Columns: storage.SpanAll}) {
+			if err != nil {
+				yield(nil, err)
+				return
+			}
+			for i := range b.Len() {
+				s := b.Span(i)
+				if byID[s.TraceID] == nil {
+					order = append(order, s.TraceID)
+				}
+				byID[s.TraceID] = append(byID[s.TraceID], storage.SpanRow{Resource: b.ResourceOf(i), Span: &s})
+			}
+		}
+		all := storage.NewTraceRows(math.MinInt64)
+		for _, id := range order {
+			all.Add(byID[id])
+		}
+		if all.Len() > 0 {
+			yield(all, nil)
+		}
+	}
+}
+
+// SpanKeys implements storage.SpanReader.
+func (v *view) SpanKeys(context.Context, storage.TraceQuery) ([]storage.SpanKey, error) {
+	return nil, nil
+}
+
+// SpanValues implements storage.SpanReader.
+func (v *view) SpanValues(context.Context, storage.SpanKey, storage.TraceQuery, int) ([]telemetry.Value, error) {
+	return nil, nil
 }
 
 // Metadata implements storage.SeriesReader.

@@ -2,6 +2,7 @@ package traces
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 
 	"github.com/braidobs/braid/storage"
@@ -26,7 +27,9 @@ func Collect(ctx context.Context, sources []Source, q storage.SpanQuery, masks [
 			})
 		},
 		Tie: func(a, b part.Ref[*storage.SpanBlock]) int {
-			return bytes.Compare(a.Block.TraceID[a.Row][:], b.Block.TraceID[b.Row][:])
+			x, y := a.Block, b.Block
+			return cmp.Or(bytes.Compare(x.TraceID[a.Row][:], y.TraceID[b.Row][:]), bytes.Compare(x.SpanID[a.Row][:], y.SpanID[b.Row][:]),
+				bytes.Compare(x.ParentID[a.Row][:], y.ParentID[b.Row][:]))
 		},
 		Failed: failed,
 	}.Collect()
