@@ -82,21 +82,25 @@ func (t *scopes) get(s pcommon.InstrumentationScope, schemaURL string) (*telemet
 	if err != nil {
 		return nil, err
 	}
-	sc := &telemetry.Scope{
+	return t.intern(&telemetry.Scope{
 		Name: s.Name(), Version: s.Version(), SchemaURL: schemaURL, Attrs: attrs, Dropped: s.DroppedAttributesCount(),
-	}
-	if sc.Name == "" && sc.Version == "" && sc.SchemaURL == "" && len(attrs) == 0 && sc.Dropped == 0 {
-		return nil, nil //nolint:nilnil // a nil scope is an empty one
+	}), nil
+}
+
+// intern returns a scope equal to sc, or nil when that says nothing.
+func (t *scopes) intern(sc *telemetry.Scope) *telemetry.Scope {
+	if sc.Name == "" && sc.Version == "" && sc.SchemaURL == "" && len(sc.Attrs) == 0 && sc.Dropped == 0 {
+		return nil
 	}
 	t.buf = telemetry.AppendScope(t.buf[:0], sc)
 	if known, ok := t.known[string(t.buf)]; ok {
-		return known, nil
+		return known
 	}
 	if t.known == nil {
 		t.known = make(map[string]*telemetry.Scope)
 	}
 	t.known[string(t.buf)] = sc
-	return sc, nil
+	return sc
 }
 
 // batches collects the records of one request by resource.
@@ -119,12 +123,17 @@ func (t *batches) get(r pcommon.Resource, schemaURL string) (int, error) {
 	if err != nil {
 		return 0, err
 	}
+	return t.of(attrs, r.DroppedAttributesCount(), schemaURL)
+}
+
+// of returns the index of the batch of the resource with the attributes.
+func (t *batches) of(attrs telemetry.Attrs, dropped uint32, schemaURL string) (int, error) {
 	attrs, src, err := takeSource(attrs)
 	if err != nil {
 		return 0, err
 	}
 	res := telemetry.NewResource(schemaURL, attrs)
-	res.Dropped = r.DroppedAttributesCount()
+	res.Dropped = dropped
 	k := batchKey{id: res.ID, dropped: res.Dropped}
 	if src != nil {
 		k.stream, k.file = src.Stream, src.File

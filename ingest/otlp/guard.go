@@ -55,7 +55,21 @@ const (
 	summaryPoint
 	exemplarMessage
 	entityRef
+	messages // how many there are
 )
+
+// layout tells what the fields of each message hold, up to field 15: none with parts has a larger number.
+type layout [messages][16]message
+
+func newLayout() *layout {
+	l := new(layout)
+	for m := range messages {
+		for n := range l[m] {
+			l[m][n] = m.part(protowire.Number(n))
+		}
+	}
+	return l
+}
 
 // part returns what field n of m holds.
 func (m message) part(n protowire.Number) message {
@@ -142,8 +156,10 @@ func (m message) cost() int64 {
 
 // guard looks over encoded requests. What it lets pass can be decoded with bounded stack and memory.
 type guard struct {
-	limit int64 // of memory
-	used  int64
+	layout *layout
+	limit  int64 // of memory
+	used   int64
+	attrs  int // attributes seen
 }
 
 // errMalformed is what a body that is no protobuf gets.
@@ -155,9 +171,17 @@ func (g *guard) protobuf(b []byte, m message, depth int) error {
 		return httpapi.BadDataf("the request nests values deeper than %d", maxNesting)
 	}
 	g.used += m.cost()
+	if m == keyValue {
+		g.attrs++
+	}
 	for len(b) > 0 {
-		num, typ, n := protowire.ConsumeTag(b)
-		if n < 0 {
+		var num protowire.Number
+		var typ protowire.Type
+		var size uint64
+		n := 1
+		if c := b[0]; c < 0x80 && c >= 8 {
+			num, typ = protowire.Number(c>>3), protowire.Type(c&7)
+		} else if num, typ, n = protowire.ConsumeTag(b); n < 0 {
 			return errMalformed
 		}
 		b = b[n:]
@@ -169,13 +193,21 @@ func (g *guard) protobuf(b []byte, m message, depth int) error {
 			g.used += 8
 			continue
 		}
-		size, n := protowire.ConsumeVarint(b)
+		if len(b) > 0 && b[0] < 0x80 {
+			size, n = uint64(b[0]), 1
+		} else {
+			size, n = protowire.ConsumeVarint(b)
+		}
 		if n < 0 || size > uint64(len(b)-n) {
 			return errMalformed
 		}
 		in := b[n : n+int(size)]
 		b = b[n+int(size):]
-		if p := m.part(num); p != leaf {
+		p := leaf
+		if num < 16 {
+			p = g.layout[m][num]
+		}
+		if p != leaf {
 			d := depth
 			if p == anyValue {
 				d++
@@ -253,6 +285,6 @@ func (g *guard) tooLarge() error {
 		config.Size(g.limit))
 }
 
-func newGuard(c Config) *guard {
-	return &guard{limit: min(c.MaxBody.Bytes(), math.MaxInt64/expansion) * expansion}
+func newGuard(c Config, l *layout) *guard {
+	return &guard{layout: l, limit: min(c.MaxBody.Bytes(), math.MaxInt64/expansion) * expansion}
 }

@@ -43,6 +43,7 @@ type Deps struct {
 // Server answers OTLP requests. It may be used concurrently.
 type Server struct {
 	config   Config
+	layout   *layout
 	pipeline *ingest.Pipeline
 	forward  func(ctx context.Context, p Payload) (storage.Rejected, error)
 	errors   httpapi.Errors
@@ -63,7 +64,7 @@ func New(c Config, d Deps) *Server {
 		return ingest.Classify(err)
 	}
 	return &Server{
-		config: c, pipeline: d.Pipeline, forward: d.Forward, errors: d.Errors, now: d.Now, bodies: httpapi.NewBodies(c.MaxBody.Bytes()),
+		config: c, layout: newLayout(), pipeline: d.Pipeline, forward: d.Forward, errors: d.Errors, now: d.Now, bodies: httpapi.NewBodies(c.MaxBody.Bytes()),
 	}
 }
 
@@ -88,18 +89,27 @@ type incoming struct {
 // export decodes, translates and stores one request.
 func (s *Server) export(ctx context.Context, in incoming) (storage.Rejected, error) {
 	signal, tenant, body := in.signal, in.tenant, in.body
-	g := newGuard(s.config)
-	p, err := s.decode(signal, in.enc, body, g)
-	if err != nil {
-		return storage.Rejected{}, err
+	g := newGuard(s.config, s.layout)
+	if err := look(signal, in.enc, body, g); err != nil {
+		return storage.Rejected{}, malformed(err)
 	}
-	if s.forward != nil {
-		p.Tenant, p.Peer = tenant, in.peer
-		return s.forward(ctx, p)
+	var req request
+	walked := errUnusual
+	if signal == storage.Traces && in.enc == protobuf && s.forward == nil {
+		req, walked = walkTraces(body, g.attrs)
 	}
-	req, err := s.translate(p, g)
-	if err != nil {
-		return storage.Rejected{}, err
+	if walked != nil {
+		p, err := decode(signal, in.enc, body)
+		if err != nil {
+			return storage.Rejected{}, malformed(err)
+		}
+		if s.forward != nil {
+			p.Tenant, p.Peer = tenant, in.peer
+			return s.forward(ctx, p)
+		}
+		if req, err = s.translate(p, g); err != nil {
+			return storage.Rejected{}, err
+		}
 	}
 	if in.source != nil {
 		for i := range req.batches {
@@ -119,27 +129,32 @@ func (s *Server) export(ctx context.Context, in incoming) (storage.Rejected, err
 	return s.pipeline.Write(ctx, tenant, key, req.batches, req.rejected)
 }
 
-// decode decodes a body whose cost the guard has looked at.
-func (s *Server) decode(signal storage.Signal, enc wire, body []byte, g *guard) (Payload, error) {
+// malformed is what the sender of a body is told that cannot be decoded.
+func malformed(err error) error {
+	if _, ok := err.(*httpapi.Error); ok { //nolint:errorlint // made by the guard
+		return err
+	}
+	return &httpapi.Error{Kind: httpapi.BadData, Message: "the request is malformed: " + printable(err.Error()), Err: err}
+}
+
+// look has the guard look over a body.
+func look(signal storage.Signal, enc wire, body []byte, g *guard) error {
+	if enc == jsonText {
+		return g.json(body)
+	}
+	switch signal {
+	case storage.Traces:
+		return g.protobuf(body, spanRequest, 0)
+	case storage.Logs:
+		return g.protobuf(body, logRequest, 0)
+	default:
+		return g.protobuf(body, metricRequest, 0)
+	}
+}
+
+// decode decodes a body that the guard has looked at.
+func decode(signal storage.Signal, enc wire, body []byte) (Payload, error) {
 	p := Payload{Signal: signal}
-	malformed := func(err error) error {
-		if _, ok := err.(*httpapi.Error); ok { //nolint:errorlint // made by the guard
-			return err
-		}
-		return &httpapi.Error{Kind: httpapi.BadData, Message: "the request is malformed: " + printable(err.Error()), Err: err}
-	}
-	var err error
-	switch enc {
-	case jsonText:
-		err = g.json(body)
-	case protobuf:
-		err = g.protobuf(body, map[storage.Signal]message{
-			storage.Traces: spanRequest, storage.Logs: logRequest, storage.Metrics: metricRequest,
-		}[signal], 0)
-	}
-	if err != nil {
-		return p, malformed(err)
-	}
 	type message interface {
 		UnmarshalProto(b []byte) error
 		UnmarshalJSON(b []byte) error
@@ -154,19 +169,19 @@ func (s *Server) decode(signal storage.Signal, enc wire, body []byte, g *guard) 
 	case storage.Traces:
 		m := ptraceotlp.NewExportRequest()
 		if err := unmarshal(m); err != nil {
-			return p, malformed(err)
+			return p, err
 		}
 		p.Traces = m.Traces()
 	case storage.Logs:
 		m := plogotlp.NewExportRequest()
 		if err := unmarshal(m); err != nil {
-			return p, malformed(err)
+			return p, err
 		}
 		p.Logs = m.Logs()
 	case storage.Metrics:
 		m := pmetricotlp.NewExportRequest()
 		if err := unmarshal(m); err != nil {
-			return p, malformed(err)
+			return p, err
 		}
 		p.Metrics = m.Metrics()
 	}

@@ -41,19 +41,21 @@ var (
 	errSpanID  = errors.New("a span has no valid span ID")
 )
 
+// rejectSpans counts n spans that cannot be translated.
+func (r *request) rejectSpans(n int, err error) {
+	reason := reasonID
+	if errors.Is(err, errDepth) {
+		reason = reasonDepth
+	}
+	r.rejected.Spans += n
+	r.refuse(reason, n, "%v", err)
+}
+
 // translateTraces translates spans.
 func translateTraces(td ptrace.Traces) request {
 	var req request
 	var bs batches
 	var scs scopes
-	reject := func(n int, err error) {
-		reason := reasonID
-		if errors.Is(err, errDepth) {
-			reason = reasonDepth
-		}
-		req.rejected.Spans += n
-		req.refuse(reason, n, "%v", err)
-	}
 	for _, rs := range td.ResourceSpans().All() {
 		n := 0
 		for _, ss := range rs.ScopeSpans().All() {
@@ -64,7 +66,7 @@ func translateTraces(td ptrace.Traces) request {
 		}
 		i, err := bs.get(rs.Resource(), rs.SchemaUrl())
 		if err != nil {
-			reject(n, err)
+			req.rejectSpans(n, err)
 			continue
 		}
 		b := &bs.list[i]
@@ -74,13 +76,13 @@ func translateTraces(td ptrace.Traces) request {
 		for _, ss := range rs.ScopeSpans().All() {
 			sc, err := scs.get(ss.Scope(), ss.SchemaUrl())
 			if err != nil {
-				reject(ss.Spans().Len(), err)
+				req.rejectSpans(ss.Spans().Len(), err)
 				continue
 			}
 			for _, s := range ss.Spans().All() {
 				out, err := convertSpan(s)
 				if err != nil {
-					reject(1, err)
+					req.rejectSpans(1, err)
 					continue
 				}
 				req.timeless = req.timeless || out.Start == 0
