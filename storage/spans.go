@@ -22,7 +22,8 @@ type ValueMatch struct {
 	Key SpanKey
 	// Accept must be safe for concurrent use.
 	Accept func(telemetry.Value) bool
-	// Equal, when not nil, is all the values that Accept takes, so that an index can find them.
+	// Equal, when not nil, is all the values that Accept takes, so that an index can find them; besides them, it may take
+	// arrays that have one of them as an element.
 	Equal []telemetry.Value
 }
 
