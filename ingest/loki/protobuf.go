@@ -1,10 +1,10 @@
 package loki
 
 import (
+	"errors"
 	"math"
 
-	"google.golang.org/protobuf/encoding/protowire"
-
+	"github.com/braidobs/braid/ingest/wire"
 	"github.com/braidobs/braid/internal/httpapi"
 	"github.com/braidobs/braid/internal/telemetry"
 )
@@ -29,85 +29,33 @@ const (
 
 var errWire = httpapi.BadDataf("the request is not the protobuf message that its content type names")
 
-// fields calls f for each field of a message: with its bytes, or its number.
-func fields(m string, f func(num protowire.Number, n uint64, b string, isBytes bool) error) error {
-	for len(m) > 0 {
-		tag, k := uvarint(m)
-		num := tag >> 3
-		if k == 0 || num == 0 || num > 1<<29-1 {
-			return errWire
-		}
-		m = m[k:]
-		var n uint64
-		var b string
-		switch protowire.Type(tag & 7) {
-		case protowire.VarintType:
-			if n, k = uvarint(m); k == 0 {
-				return errWire
-			}
-		case protowire.BytesType:
-			size, head := uvarint(m)
-			if head == 0 || size > uint64(len(m)-head) {
-				return errWire
-			}
-			k = head + int(size)
-			b = m[head:k]
-		case protowire.Fixed32Type:
-			k = 4
-		case protowire.Fixed64Type:
-			k = 8
-		default: // groups, which the message never had
-			return errWire
-		}
-		if k > len(m) {
-			return errWire
-		}
-		m = m[k:]
-		if err := f(protowire.Number(num), n, b, protowire.Type(tag&7) == protowire.BytesType); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// uvarint reads a number and returns how many bytes it has, 0 when it is none.
-func uvarint(s string) (n uint64, size int) {
-	for i := 0; i < len(s) && i < 10; i++ {
-		c := s[i]
-		if c < 0x80 {
-			if i == 9 && c > 1 {
-				return 0, 0
-			}
-			return n | uint64(c)<<(7*i), i + 1
-		}
-		n |= uint64(c&0x7f) << (7 * i)
-	}
-	return 0, 0
-}
-
 // protobuf decodes a push request.
 func (d *decoder) protobuf(body string) error {
-	return fields(body, func(num protowire.Number, _ uint64, b string, isBytes bool) error {
-		if num != requestStreams {
+	err := wire.Fields(body, func(f wire.Field) error {
+		if f.Num != requestStreams {
 			return nil
 		}
-		if !isBytes {
+		if f.Type != wire.Bytes {
 			return errWire
 		}
-		return d.protoStream(b)
+		return d.protoStream(f.S)
 	})
+	if errors.Is(err, wire.ErrMalformed) {
+		return errWire
+	}
+	return err
 }
 
 func (d *decoder) protoStream(m string) error {
 	n, text := 0, ""
-	err := fields(m, func(num protowire.Number, _ uint64, b string, isBytes bool) error {
+	err := wire.Fields(m, func(f wire.Field) error {
 		switch {
-		case num != streamLabels && num != streamEntries:
+		case f.Num != streamLabels && f.Num != streamEntries:
 			return nil
-		case !isBytes:
+		case f.Type != wire.Bytes:
 			return errWire
-		case num == streamLabels:
-			text = b
+		case f.Num == streamLabels:
+			text = f.S
 		default:
 			n++
 		}
@@ -123,11 +71,11 @@ func (d *decoder) protoStream(m string) error {
 	if batch == nil {
 		return nil
 	}
-	return fields(m, func(num protowire.Number, _ uint64, b string, _ bool) error {
-		if num != streamEntries {
+	return wire.Fields(m, func(f wire.Field) error {
+		if f.Num != streamEntries {
 			return nil
 		}
-		r, ok, err := d.protoEntry(b)
+		r, ok, err := d.protoEntry(f.S)
 		if ok {
 			batch.Logs = append(batch.Logs, r)
 		}
@@ -139,42 +87,42 @@ func (d *decoder) protoEntry(m string) (r telemetry.LogRecord, ok bool, err erro
 	var as []telemetry.Attr
 	var sec int64
 	var nanos int32
-	err = fields(m, func(num protowire.Number, _ uint64, b string, isBytes bool) error {
-		if num > entryMetadata {
+	err = wire.Fields(m, func(f wire.Field) error {
+		if f.Num > entryMetadata {
 			return nil
 		}
-		if !isBytes {
+		if f.Type != wire.Bytes {
 			return errWire
 		}
-		switch num {
+		switch f.Num {
 		case entryTime:
-			return fields(b, func(num protowire.Number, n uint64, _ string, isBytes bool) error {
+			return wire.Fields(f.S, func(f wire.Field) error {
 				switch {
-				case num > timeNanos:
+				case f.Num > timeNanos:
 					return nil
-				case isBytes:
+				case f.Type == wire.Bytes:
 					return errWire
-				case num == timeSeconds:
-					sec = int64(n)
+				case f.Num == timeSeconds:
+					sec = int64(f.N)
 				default:
-					nanos = int32(n)
+					nanos = int32(f.N)
 				}
 				return nil
 			})
 		case entryLine:
-			r.Body = telemetry.String(b)
+			r.Body = telemetry.String(f.S)
 		default: // entryMetadata
 			var name, value string
-			err := fields(b, func(num protowire.Number, _ uint64, b string, isBytes bool) error {
+			err := wire.Fields(f.S, func(f wire.Field) error {
 				switch {
-				case num > labelValue:
+				case f.Num > labelValue:
 					return nil
-				case !isBytes:
+				case f.Type != wire.Bytes:
 					return errWire
-				case num == labelName:
-					name = b
+				case f.Num == labelName:
+					name = f.S
 				default:
-					value = b
+					value = f.S
 				}
 				return nil
 			})

@@ -56,7 +56,7 @@ func (s *Server) Handler(signal storage.Signal) http.Handler {
 
 // serve answers one request and returns the code of the answer and the size of the decompressed body.
 func (s *Server) serve(w http.ResponseWriter, r *http.Request, signal storage.Signal) (code, size int) {
-	enc, known := wireOf(r.Header.Get("Content-Type"))
+	enc, known := formOf(r.Header.Get("Content-Type"))
 	if r.Method != http.MethodPost {
 		w.Header().Set("Allow", http.MethodPost)
 		return writeStatus(w, enc, http.StatusMethodNotAllowed, &spb.Status{
@@ -109,8 +109,8 @@ func address(hostPort string) netip.Addr {
 	return ap.Addr().Unmap()
 }
 
-// wireOf returns the encoding that a content type names. Errors about unknown ones are written as JSON.
-func wireOf(contentType string) (wire, bool) {
+// formOf returns the encoding that a content type names. Errors about unknown ones are written as JSON.
+func formOf(contentType string) (form, bool) {
 	t, _, err := mime.ParseMediaType(contentType)
 	if err != nil {
 		// A parameter that is malformed does not matter.
@@ -128,7 +128,7 @@ func wireOf(contentType string) (wire, bool) {
 }
 
 // fail answers with err as a google.rpc.Status.
-func (s *Server) fail(w http.ResponseWriter, r *http.Request, enc wire, err error) int {
+func (s *Server) fail(w http.ResponseWriter, r *http.Request, enc form, err error) int {
 	e, code := s.errors.Header(w, r, httpapi.Ingest, err)
 	st := &spb.Status{Code: int32(e.Kind.GRPCCode()), Message: e.Message}
 	if e.RetryAfter > 0 {
@@ -139,7 +139,7 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, enc wire, err erro
 	return writeStatus(w, enc, code, st)
 }
 
-func writeStatus(w http.ResponseWriter, enc wire, code int, st *spb.Status) int {
+func writeStatus(w http.ResponseWriter, enc form, code int, st *spb.Status) int {
 	marshal := proto.Marshal
 	if enc == jsonText {
 		marshal = protojson.Marshal
@@ -153,7 +153,7 @@ func writeStatus(w http.ResponseWriter, enc wire, code int, st *spb.Status) int 
 	return code
 }
 
-func write(w http.ResponseWriter, enc wire, code int, body []byte) {
+func write(w http.ResponseWriter, enc form, code int, body []byte) {
 	t := typeProtobuf
 	if enc == jsonText {
 		t = typeJSON

@@ -68,11 +68,11 @@ func New(c Config, d Deps) *Server {
 	}
 }
 
-// wire is how a request is written.
-type wire uint8
+// form is how a request is written.
+type form uint8
 
 const (
-	protobuf wire = iota
+	protobuf form = iota
 	jsonText
 )
 
@@ -82,7 +82,7 @@ type incoming struct {
 	tenant telemetry.Tenant
 	peer   netip.Addr
 	source *telemetry.Source // of the whole request
-	enc    wire
+	enc    form
 	body   []byte // not kept
 }
 
@@ -138,7 +138,7 @@ func malformed(err error) error {
 }
 
 // look has the guard look over a body.
-func look(signal storage.Signal, enc wire, body []byte, g *guard) error {
+func look(signal storage.Signal, enc form, body []byte, g *guard) error {
 	if enc == jsonText {
 		return g.json(body)
 	}
@@ -153,7 +153,7 @@ func look(signal storage.Signal, enc wire, body []byte, g *guard) error {
 }
 
 // decode decodes a body that the guard has looked at.
-func decode(signal storage.Signal, enc wire, body []byte) (Payload, error) {
+func decode(signal storage.Signal, enc form, body []byte) (Payload, error) {
 	p := Payload{Signal: signal}
 	type message interface {
 		UnmarshalProto(b []byte) error
@@ -214,7 +214,7 @@ func grpcTenant(ctx context.Context) (telemetry.Tenant, error) {
 
 // answer encodes the answer to a request of which something was rejected. One that was stored whole has the empty
 // answer.
-func answer(signal storage.Signal, enc wire, r storage.Rejected) ([]byte, error) {
+func answer(signal storage.Signal, enc form, r storage.Rejected) ([]byte, error) {
 	count := int64(0)
 	switch signal {
 	case storage.Traces:

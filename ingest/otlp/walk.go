@@ -1,18 +1,17 @@
 package otlp
 
 import (
-	"encoding/binary"
 	"errors"
 	"math"
 	"slices"
 	"strings"
 
+	"github.com/braidobs/braid/ingest/wire"
 	"github.com/braidobs/braid/internal/telemetry"
 )
 
 // errUnusual says that a request is malformed or written in a way that only pdata is asked about: a field of another wire
-// type, a part
-// given twice that protobuf says is to be merged, values nested too deep.
+// type, a part given twice that protobuf says is to be merged, values nested too deep.
 var errUnusual = errors.New("unusual protobuf")
 
 // walker translates a protobuf request of traces without decoding it first. What it makes shares the memory of one copy of
@@ -24,85 +23,6 @@ type walker struct {
 	orders [32][]uint8
 }
 
-// field is one field of a message: its number, and its value as a number or as bytes.
-type field struct {
-	num  uint64
-	wire byte
-	n    uint64
-	s    string
-}
-
-// The wire types of protobuf.
-const (
-	wireVarint  = 0
-	wireFixed64 = 1
-	wireBytes   = 2
-	wireFixed32 = 5
-)
-
-// next reads one field of m and returns what follows it.
-func next(m string) (f field, rest string, err error) {
-	tag, m, ok := uvarint(m)
-	f.num, f.wire = tag>>3, byte(tag&7)
-	if !ok || f.num == 0 || f.num > math.MaxInt32>>2 {
-		return f, "", errUnusual
-	}
-	switch f.wire {
-	case wireVarint:
-		if f.n, m, ok = uvarint(m); ok {
-			return f, m, nil
-		}
-	case wireFixed64:
-		if len(m) >= 8 {
-			f.n = binary.LittleEndian.Uint64([]byte(m[:8]))
-			return f, m[8:], nil
-		}
-	case wireBytes:
-		if f.n, m, ok = uvarint(m); ok && f.n <= uint64(len(m)) {
-			f.s = m[:f.n]
-			return f, m[f.n:], nil
-		}
-	case wireFixed32:
-		if len(m) >= 4 {
-			f.n = uint64(binary.LittleEndian.Uint32([]byte(m[:4])))
-			return f, m[4:], nil
-		}
-	}
-	return f, "", errUnusual
-}
-
-func uvarint(s string) (n uint64, rest string, ok bool) {
-	if len(s) > 0 && s[0] < 0x80 {
-		return uint64(s[0]), s[1:], true
-	}
-	for i := 0; i < len(s) && i < binary.MaxVarintLen64; i++ {
-		c := s[i]
-		if i == binary.MaxVarintLen64-1 && c > 1 {
-			return 0, "", false
-		}
-		n |= uint64(c&0x7f) << (7 * i)
-		if c < 0x80 {
-			return n, s[i+1:], true
-		}
-	}
-	return 0, "", false
-}
-
-// fields calls f with each field of m.
-func fields(m string, f func(field) error) error {
-	for len(m) > 0 {
-		x, rest, err := next(m)
-		if err != nil {
-			return err
-		}
-		if err := f(x); err != nil {
-			return err
-		}
-		m = rest
-	}
-	return nil
-}
-
 // walkTraces is translateTraces for a request that is not decoded yet; attrs is how many attributes it has at most. An error
 // says that the request must be decoded by pdata.
 func walkTraces(body []byte, attrs int) (request, error) {
@@ -110,14 +30,14 @@ func walkTraces(body []byte, attrs int) (request, error) {
 	var req request
 	var bs batches
 	var scs scopes
-	err := fields(string(body), func(f field) error {
-		if f.num != 1 {
+	err := wire.Fields(string(body), func(f wire.Field) error {
+		if f.Num != 1 {
 			return nil
 		}
-		if f.wire != wireBytes {
+		if f.Type != wire.Bytes {
 			return errUnusual
 		}
-		return w.resourceSpans(f.s, &req, &bs, &scs)
+		return w.resourceSpans(f.S, &req, &bs, &scs)
 	})
 	req.batches = bs.list
 	return req, err
@@ -126,19 +46,19 @@ func walkTraces(body []byte, attrs int) (request, error) {
 func (w *walker) resourceSpans(m string, req *request, bs *batches, scs *scopes) error {
 	var resource, schema string
 	resources, spans := 0, 0
-	err := fields(m, func(f field) error {
-		switch f.num {
+	err := wire.Fields(m, func(f wire.Field) error {
+		switch f.Num {
 		case 1:
-			resource = f.s
+			resource = f.S
 			resources++
 		case 2:
-			n, err := countSpans(f.s)
+			n, err := countSpans(f.S)
 			spans += n
 			if err != nil {
 				return err
 			}
 		case 3:
-			schema = f.s
+			schema = f.S
 		default:
 			return nil
 		}
@@ -167,16 +87,16 @@ func (w *walker) resourceSpans(m string, req *request, bs *batches, scs *scopes)
 			req = &request{}
 		}
 	}
-	return fields(m, func(f field) error {
-		if f.num != 2 {
+	return wire.Fields(m, func(f wire.Field) error {
+		if f.Num != 2 {
 			return nil
 		}
-		return w.scopeSpans(f.s, req, b, scs)
+		return w.scopeSpans(f.S, req, b, scs)
 	})
 }
 
-func bytesOnly(f field) error {
-	if f.wire != wireBytes {
+func bytesOnly(f wire.Field) error {
+	if f.Type != wire.Bytes {
 		return errUnusual
 	}
 	return nil
@@ -184,8 +104,8 @@ func bytesOnly(f field) error {
 
 func countSpans(m string) (int, error) {
 	n := 0
-	err := fields(m, func(f field) error {
-		if f.num == 2 {
+	err := wire.Fields(m, func(f wire.Field) error {
+		if f.Num == 2 {
 			n++
 			return bytesOnly(f)
 		}
@@ -195,15 +115,15 @@ func countSpans(m string) (int, error) {
 }
 
 func (w *walker) resource(m string) (as telemetry.Attrs, dropped uint32, err error) {
-	err = fields(m, func(f field) error {
-		switch f.num {
+	err = wire.Fields(m, func(f wire.Field) error {
+		switch f.Num {
 		case 1:
 			return w.attr(f)
 		case 2:
-			if f.wire != wireVarint {
+			if f.Type != wire.Varint {
 				return errUnusual
 			}
-			dropped = uint32(f.n)
+			dropped = uint32(f.N)
 		case 3: // entities are not kept
 			return bytesOnly(f)
 		}
@@ -262,14 +182,14 @@ func sorting(as []telemetry.Attr, order []uint8) []uint8 {
 func (w *walker) scopeSpans(m string, req *request, b *telemetry.Batch, scs *scopes) error {
 	var scope, schema string
 	given := 0
-	err := fields(m, func(f field) error {
-		switch f.num {
+	err := wire.Fields(m, func(f wire.Field) error {
+		switch f.Num {
 		case 1:
-			scope = f.s
+			scope = f.S
 			given++
 		case 2:
 		case 3:
-			schema = f.s
+			schema = f.S
 		default:
 			return nil
 		}
@@ -286,13 +206,13 @@ func (w *walker) scopeSpans(m string, req *request, b *telemetry.Batch, scs *sco
 		return err
 	}
 	sc = scs.intern(sc)
-	return fields(m, func(f field) error {
-		if f.num != 2 {
+	return wire.Fields(m, func(f wire.Field) error {
+		if f.Num != 2 {
 			return nil
 		}
 		b.Spans = append(b.Spans, telemetry.Span{})
 		s := &b.Spans[len(b.Spans)-1]
-		if err := w.span(f.s, s); err != nil {
+		if err := w.span(f.S, s); err != nil {
 			b.Spans = b.Spans[:len(b.Spans)-1]
 			if errors.Is(err, errUnusual) {
 				return err
@@ -308,17 +228,17 @@ func (w *walker) scopeSpans(m string, req *request, b *telemetry.Batch, scs *sco
 
 func (w *walker) scope(m, schema string) (*telemetry.Scope, error) {
 	sc := &telemetry.Scope{SchemaURL: schema}
-	err := fields(m, func(f field) error {
-		switch f.num {
+	err := wire.Fields(m, func(f wire.Field) error {
+		switch f.Num {
 		case 1:
-			sc.Name = f.s
+			sc.Name = f.S
 		case 2:
-			sc.Version = f.s
+			sc.Version = f.S
 		case 3:
 			return w.attr(f)
 		case 4:
-			sc.Dropped = uint32(f.n)
-			if f.wire != wireVarint {
+			sc.Dropped = uint32(f.N)
+			if f.Type != wire.Varint {
 				return errUnusual
 			}
 			return nil
@@ -335,64 +255,64 @@ func (w *walker) scope(m, schema string) (*telemetry.Scope, error) {
 func (w *walker) span(m string, s *telemetry.Span) error {
 	events, links, statuses := 0, 0, 0
 	for rest := m; len(rest) > 0; {
-		var f field
+		var f wire.Field
 		var err error
-		if f, rest, err = next(rest); err != nil {
+		if f, rest, err = wire.Next(rest); err != nil {
 			return err
 		}
-		want := byte(wireBytes)
-		switch f.num {
+		want := wire.Bytes
+		switch f.Num {
 		case 1:
-			err = takeID(s.TraceID[:], f.s)
+			err = takeID(s.TraceID[:], f.S)
 		case 2:
-			err = takeID(s.SpanID[:], f.s)
+			err = takeID(s.SpanID[:], f.S)
 		case 3:
-			s.State = f.s
+			s.State = f.S
 		case 4:
-			err = takeID(s.ParentID[:], f.s)
+			err = takeID(s.ParentID[:], f.S)
 		case 5:
-			s.Name = f.s
+			s.Name = f.S
 		case 6:
-			want = wireVarint
+			want = wire.Varint
 			n, err := enum(f, int32(telemetry.SpanKindConsumer))
 			if err != nil {
 				return err
 			}
 			s.Kind = telemetry.SpanKind(n)
 		case 7:
-			want = wireFixed64
-			s.Start = int64(min(f.n, math.MaxInt64))
+			want = wire.Fixed64
+			s.Start = int64(min(f.N, math.MaxInt64))
 		case 8:
-			want = wireFixed64
-			s.End = int64(min(f.n, math.MaxInt64))
+			want = wire.Fixed64
+			s.End = int64(min(f.N, math.MaxInt64))
 		case 9:
 			err = w.attr(f)
 		case 10:
-			want = wireVarint
-			s.DroppedAttrs = uint32(f.n)
+			want = wire.Varint
+			s.DroppedAttrs = uint32(f.N)
 		case 11:
 			events++
 		case 12:
-			want = wireVarint
-			s.DroppedEvents = uint32(f.n)
+			want = wire.Varint
+			s.DroppedEvents = uint32(f.N)
 		case 13:
 			links++
 		case 14:
-			want = wireVarint
-			s.DroppedLinks = uint32(f.n)
+			want = wire.Varint
+			s.DroppedLinks = uint32(f.N)
 		case 15:
 			statuses++
-			err = takeStatus(f.s, s)
+			err = takeStatus(f.S, s)
 		case 16:
-			want = wireFixed32
-			s.Flags = uint32(f.n)
+			want = wire.Fixed32
+			s.Flags = uint32(f.N)
 		default:
 			continue
 		}
 		if err != nil {
 			return err
 		}
-		if f.wire != want {
+		if f.Type != want {
 			return errUnusual
 		}
 	}
@@ -416,11 +336,11 @@ func (w *walker) span(m string, s *telemetry.Span) error {
 }
 
 // enum returns a number from 0 to last, and 0 for others.
-func enum(f field, last int32) (int32, error) {
-	if f.n <= uint64(last) {
-		return int32(f.n), nil
+func enum(f wire.Field, last int32) (int32, error) {
+	if f.N <= uint64(last) {
+		return int32(f.N), nil
 	}
-	if n := int32(f.n); n >= 0 && n <= last {
+	if n := int32(f.N); n >= 0 && n <= last {
 		return 0, errUnusual // bits that an int32 has no place for
 	}
 	return 0, nil
@@ -436,14 +356,14 @@ func takeID(dst []byte, s string) error {
 }
 
 func takeStatus(m string, s *telemetry.Span) error {
-	return fields(m, func(f field) error {
-		switch f.num {
+	return wire.Fields(m, func(f wire.Field) error {
+		switch f.Num {
 		case 2:
-			s.StatusMessage = f.s
+			s.StatusMessage = f.S
 			return bytesOnly(f)
 		case 3:
 			n, err := enum(f, int32(telemetry.StatusError))
-			if f.wire != wireVarint {
+			if f.Type != wire.Varint {
 				err = errUnusual
 			}
 			s.Status = telemetry.StatusCode(n)
@@ -461,37 +381,37 @@ func (w *walker) parts(m string, s *telemetry.Span, events, links int) error {
 	if links > 0 {
 		s.Links = make([]telemetry.Link, 0, links)
 	}
-	return fields(m, func(f field) error {
-		switch f.num {
+	return wire.Fields(m, func(f wire.Field) error {
+		switch f.Num {
 		case 11:
 			s.Events = append(s.Events, telemetry.Event{})
-			return w.event(f.s, &s.Events[len(s.Events)-1])
+			return w.event(f.S, &s.Events[len(s.Events)-1])
 		case 13:
 			s.Links = append(s.Links, telemetry.Link{})
-			return w.link(f.s, &s.Links[len(s.Links)-1])
+			return w.link(f.S, &s.Links[len(s.Links)-1])
 		}
 		return nil
 	})
 }
 
 func (w *walker) event(m string, e *telemetry.Event) error {
-	err := fields(m, func(f field) error {
-		want := byte(wireBytes)
-		switch f.num {
+	err := wire.Fields(m, func(f wire.Field) error {
+		want := wire.Bytes
+		switch f.Num {
 		case 1:
-			want = wireFixed64
-			e.Time = int64(min(f.n, math.MaxInt64))
+			want = wire.Fixed64
+			e.Time = int64(min(f.N, math.MaxInt64))
 		case 2:
-			e.Name = f.s
+			e.Name = f.S
 		case 3:
 			return w.attr(f)
 		case 4:
-			want = wireVarint
-			e.Dropped = uint32(f.n)
+			want = wire.Varint
+			e.Dropped = uint32(f.N)
 		default:
 			return nil
 		}
-		if f.wire != want {
+		if f.Type != want {
 			return errUnusual
 		}
 		return nil
@@ -501,28 +421,28 @@ func (w *walker) event(m string, e *telemetry.Event) error {
 }
 
 func (w *walker) link(m string, l *telemetry.Link) error {
-	err := fields(m, func(f field) error {
-		want := byte(wireBytes)
+	err := wire.Fields(m, func(f wire.Field) error {
+		want := wire.Bytes
 		var err error
-		switch f.num {
+		switch f.Num {
 		case 1:
-			err = takeID(l.TraceID[:], f.s)
+			err = takeID(l.TraceID[:], f.S)
 		case 2:
-			err = takeID(l.SpanID[:], f.s)
+			err = takeID(l.SpanID[:], f.S)
 		case 3:
-			l.State = f.s
+			l.State = f.S
 		case 4:
 			return w.attr(f)
 		case 5:
-			want = wireVarint
-			l.Dropped = uint32(f.n)
+			want = wire.Varint
+			l.Dropped = uint32(f.N)
 		case 6:
-			want = wireFixed32
-			l.Flags = uint32(f.n)
+			want = wire.Fixed32
+			l.Flags = uint32(f.N)
 		default:
 			return nil
 		}
-		if f.wire != want {
+		if f.Type != want {
 			return errUnusual
 		}
 		return err
@@ -532,37 +452,37 @@ func (w *walker) link(m string, l *telemetry.Link) error {
 }
 
 // attr adds an attribute.
-func (w *walker) attr(f field) error {
+func (w *walker) attr(f wire.Field) error {
 	a, err := pair(f, 0)
 	w.list = append(w.list, a)
 	return err
 }
 
 // pair reads an attribute that stands within depth arrays and maps.
-func pair(f field, depth int) (a telemetry.Attr, err error) {
-	if f.wire != wireBytes {
+func pair(f wire.Field, depth int) (a telemetry.Attr, err error) {
+	if f.Type != wire.Bytes {
 		return a, errUnusual
 	}
 	values := 0
-	for m := f.s; len(m) > 0; {
-		var x field
-		if x, m, err = next(m); err != nil {
+	for m := f.S; len(m) > 0; {
+		var x wire.Field
+		if x, m, err = wire.Next(m); err != nil {
 			return a, err
 		}
-		switch x.num {
+		switch x.Num {
 		case 1:
-			a.Key = x.s
+			a.Key = x.S
 		case 2:
 			if values++; values > 1 {
 				return a, errUnusual
 			}
-			if a.Value, err = anyOf(x.s, depth); err != nil {
+			if a.Value, err = anyOf(x.S, depth); err != nil {
 				return a, err
 			}
 		default:
 			return a, errUnusual
 		}
-		if x.wire != wireBytes {
+		if x.Type != wire.Bytes {
 			return a, errUnusual
 		}
 	}
@@ -572,33 +492,33 @@ func pair(f field, depth int) (a telemetry.Attr, err error) {
 // anyOf reads a value that stands within depth arrays and maps.
 func anyOf(m string, depth int) (v telemetry.Value, err error) {
 	for len(m) > 0 {
-		var f field
-		if f, m, err = next(m); err != nil {
+		var f wire.Field
+		if f, m, err = wire.Next(m); err != nil {
 			return v, err
 		}
-		want := byte(wireBytes)
-		switch f.num {
+		want := wire.Bytes
+		switch f.Num {
 		case 1:
-			v = telemetry.String(f.s)
+			v = telemetry.String(f.S)
 		case 2:
-			want = wireVarint
-			v = telemetry.Bool(f.n != 0)
+			want = wire.Varint
+			v = telemetry.Bool(f.N != 0)
 		case 3:
-			want = wireVarint
-			v = telemetry.Int(int64(f.n))
+			want = wire.Varint
+			v = telemetry.Int(int64(f.N))
 		case 4:
-			want = wireFixed64
-			v = telemetry.Double(math.Float64frombits(f.n))
+			want = wire.Fixed64
+			v = telemetry.Double(math.Float64frombits(f.N))
 		case 5:
-			v, err = array(f.s, depth)
+			v, err = array(f.S, depth)
 		case 6:
-			v, err = dictionary(f.s, depth)
+			v, err = dictionary(f.S, depth)
 		case 7:
-			v = telemetry.Bytes([]byte(f.s))
+			v = telemetry.Bytes([]byte(f.S))
 		default:
 			return v, errUnusual
 		}
-		if f.wire != want {
+		if f.Type != want {
 			return v, errUnusual
 		}
 		if err != nil {
@@ -613,11 +533,11 @@ func array(m string, depth int) (telemetry.Value, error) {
 		return telemetry.Value{}, errUnusual
 	}
 	var vs []telemetry.Value
-	err := fields(m, func(f field) error {
-		if f.num != 1 {
+	err := wire.Fields(m, func(f wire.Field) error {
+		if f.Num != 1 {
 			return nil
 		}
-		v, err := anyOf(f.s, depth+1)
+		v, err := anyOf(f.S, depth+1)
 		vs = append(vs, v)
 		return errors.Join(bytesOnly(f), err)
 	})
@@ -629,8 +549,8 @@ func dictionary(m string, depth int) (telemetry.Value, error) {
 		return telemetry.Value{}, errUnusual
 	}
 	var as []telemetry.Attr
-	err := fields(m, func(f field) error {
-		if f.num != 1 {
+	err := wire.Fields(m, func(f wire.Field) error {
+		if f.Num != 1 {
 			return nil
 		}
 		a, err := pair(f, depth+1)
