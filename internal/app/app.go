@@ -200,8 +200,8 @@ func (a *App) assemble(context.Context) error {
 	for pattern, h := range remote.Routes() {
 		remoteWrites.Handle(pattern, h)
 	}
-	logs := a.newLogWays(pipe)
-	for pattern, h := range logs.writes {
+	ways := a.newWaysIn(pipe)
+	for pattern, h := range ways.writes {
 		writes.Handle(pattern, h)
 	}
 
@@ -237,7 +237,7 @@ func (a *App) assemble(context.Context) error {
 	for pattern := range remote.Routes() {
 		root.Handle(pattern, remoteWrites)
 	}
-	for pattern := range logs.writes {
+	for pattern := range ways.writes {
 		root.Handle(pattern, writes)
 	}
 	root.Handle("GET /metrics", promhttp.HandlerFor(a.reg, promhttp.HandlerOpts{EnableOpenMetrics: true}))
@@ -247,13 +247,13 @@ func (a *App) assemble(context.Context) error {
 	root.HandleFunc("GET /config", a.printConfig)
 	root.Handle("/loki/api/v1/tail", streams)
 	root.Handle("/loki/api/v2alpha/tail", streams)
-	root.HandleFunc("GET /{$}", a.root(logs.info))
+	root.HandleFunc("GET /{$}", a.root(ways.info))
 	root.HandleFunc("GET /debug/pprof/", pprof.Index)
 	root.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
 	root.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
 	a.mux = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if elastic.IsHandshake(r.URL.Path) {
-			logs.handshake.ServeHTTP(w, r)
+			ways.handshake.ServeHTTP(w, r)
 			return
 		}
 		root.ServeHTTP(w, r)

@@ -10,6 +10,7 @@ import (
 	"github.com/braidobs/braid/ingest/jsonlines"
 	lokipush "github.com/braidobs/braid/ingest/loki"
 	"github.com/braidobs/braid/ingest/syslog"
+	"github.com/braidobs/braid/ingest/zipkin"
 	"github.com/braidobs/braid/internal/config"
 	"github.com/braidobs/braid/internal/httpapi"
 	"github.com/braidobs/braid/internal/lifecycle"
@@ -17,22 +18,22 @@ import (
 	"github.com/braidobs/braid/query/api/loki"
 )
 
-// logWays are the ways in for logs over HTTP, beside OTLP.
-type logWays struct {
+// waysIn are the ways in over HTTP beside OTLP and remote write.
+type waysIn struct {
 	writes    map[string]http.Handler // by their patterns
 	handshake *httpapi.Router         // of paths for which elastic.IsHandshake
 	info      http.Handler            // what clients of Elasticsearch see at the root
 }
 
-// newLogWays returns the ways in for logs. Their requests are as large as those of OTLP may be.
-func (a *App) newLogWays(pipe *ingest.Pipeline) logWays {
+// newWaysIn returns the ways in. Their requests are as large as those of OTLP may be.
+func (a *App) newWaysIn(pipe *ingest.Pipeline) waysIn {
 	rc := ingest.NewReceiver(ingest.ReceiverDeps{Pipeline: pipe, MaxBody: a.cfg.OTLP.MaxBody.Bytes(), Errors: a.errs, Now: a.opts.Now})
 	es := elastic.New(rc)
-	out := logWays{
+	out := waysIn{
 		writes: make(map[string]http.Handler), info: es.Info(),
 		handshake: httpapi.NewRouter(a.http.Requests(), a.http.Recover(httpapi.Ingest, a.errs), httpapi.LimitBody(4<<20)),
 	}
-	for _, routes := range []map[string]http.Handler{lokipush.New(rc).Routes(), es.Routes(), jsonlines.New(rc).Routes()} {
+	for _, routes := range []map[string]http.Handler{lokipush.New(rc).Routes(), es.Routes(), jsonlines.New(rc).Routes(), zipkin.New(rc).Routes()} {
 		maps.Copy(out.writes, routes)
 	}
 	for pattern, h := range es.Handshake() {
