@@ -297,7 +297,7 @@ func (*Static) field()    {}
 // Scope says whose attribute it is.
 type Scope uint8
 
-// The scopes. Unscoped is the first of span, resource, event, link and instrumentation that has the attribute.
+// The scopes. Unscoped is the span if it has the attribute, else its resource.
 const (
 	Unscoped Scope = iota
 	SpanScope
@@ -383,8 +383,8 @@ func intrinsics() [37]intrinsic {
 		{"kind", Kind, TypeKind, false},
 		{"childCount", ChildCount, TypeInt, false},
 		{"traceDuration", TraceDuration, TypeDuration, false},
-		{"rootName", RootName, TypeString, true},
-		{"rootServiceName", RootService, TypeString, true},
+		{"rootName", RootName, TypeString, false},
+		{"rootServiceName", RootService, TypeString, false},
 		{"parent", ParentSpan, TypeNil, true},
 		{"nestedSetLeft", NestedSetLeft, TypeInt, false},
 		{"nestedSetRight", NestedSetRight, TypeInt, false},
@@ -399,8 +399,8 @@ func intrinsics() [37]intrinsic {
 		{"parent:id", ParentID, TypeString, true},
 		{"span:childCount", ChildCount, TypeInt, false},
 		{"trace:duration", TraceDuration, TypeDuration, false},
-		{"trace:rootName", RootName, TypeString, true},
-		{"trace:rootService", RootService, TypeString, true},
+		{"trace:rootName", RootName, TypeString, false},
+		{"trace:rootService", RootService, TypeString, false},
 		{"trace:id", TraceID, TypeString, false},
 		{"event:name", EventName, TypeString, true},
 		{"event:timeSinceStart", EventTime, TypeDuration, true},
@@ -424,6 +424,21 @@ func lookup(name string) (intrinsic, bool) {
 		}
 	}
 	return intrinsic{}, false
+}
+
+// Label returns the name of a field in results: attributes with their scope, intrinsics without one where they have such a name.
+func Label(f Field) string {
+	if i, ok := f.(*Intrinsic); ok && !i.Parent {
+		if i.ID == ChildCount {
+			return "span:childCount"
+		}
+		for _, other := range intrinsics() {
+			if other.id == i.ID {
+				return other.name
+			}
+		}
+	}
+	return f.String()
 }
 
 // TypeOf returns the type of the values that f has.

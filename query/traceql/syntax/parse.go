@@ -48,6 +48,98 @@ func Parse(s string) (*Query, error) {
 	return q, nil
 }
 
+// ParseField reads an attribute or an intrinsic, and nothing behind it. Errors are of the type *Error.
+func ParseField(s string) (Field, error) {
+	p, err := newParser(s)
+	if err != nil {
+		return nil, err
+	}
+	t := p.peek()
+	f, err := p.operandField()
+	if err != nil {
+		return nil, err
+	}
+	switch f.(type) {
+	case *Attribute, *Intrinsic:
+	default:
+		return nil, p.fail(t, "unexpected %s; want an attribute or an intrinsic", t.describe())
+	}
+	if t := p.peek(); t.kind != end {
+		return nil, p.fail(t, "unexpected %s; want nothing behind the field", t.describe())
+	}
+	return f, nil
+}
+
+// Salvage reads a filter that is being typed: { resource.cluster = "eu" && name = }. Of what it cannot read it leaves out as
+// little as it can; it returns nil when nothing is left. A query with several sets of spans is none.
+func Salvage(s string) *Filter {
+	if q, err := Parse(s); err == nil && Check(q) == nil {
+		f, _ := q.Node.(*Filter)
+		return f
+	}
+	p, err := newParser(s)
+	if err != nil || !p.take("{") {
+		return nil
+	}
+	p.tokens = p.tokens[p.i:]
+	if n := slices.IndexFunc(p.tokens, func(t token) bool { return t.is("}") }); n >= 0 {
+		if p.tokens[n+1].kind != end {
+			return nil
+		}
+		p.tokens = p.tokens[:n]
+	} else {
+		p.tokens = p.tokens[:len(p.tokens)-1]
+	}
+	f := &Filter{}
+	for i, alternative := range split(p.tokens, "||") {
+		var all Field
+		for _, part := range split(alternative, "&&") {
+			if c := p.salvaged(part); c != nil && all != nil {
+				all = &Binary{0, And, all, c}
+			} else if c != nil {
+				all = c
+			}
+		}
+		switch {
+		case all == nil:
+			return nil
+		case i == 0:
+			f.Cond = all
+		default:
+			f.Cond = &Binary{0, Or, f.Cond, all}
+		}
+	}
+	return f
+}
+
+// split cuts tokens at an operator outside of parentheses.
+func split(tokens []token, op string) [][]token {
+	var out [][]token
+	depth, from := 0, 0
+	for i, t := range tokens {
+		switch {
+		case t.is("("):
+			depth++
+		case t.is(")"):
+			depth--
+		case t.is(op) && depth == 0:
+			out = append(out, tokens[from:i])
+			from = i + 1
+		}
+	}
+	return append(out, tokens[from:])
+}
+
+// salvaged returns the condition that tokens are, nil when they are none.
+func (p *parser) salvaged(tokens []token) Field {
+	q := &parser{src: p.src, tokens: append(slices.Clone(tokens), token{kind: end, at: len(p.src)})}
+	f, err := q.field(0)
+	if err != nil || q.peek().kind != end || (checker{p.src}).condition(f) != nil {
+		return nil
+	}
+	return f
+}
+
 // forWrapped says what arithmetic of series needs.
 func forWrapped(n Node, t token) string {
 	if sortOf(n) == metrics && t.kind == operator {

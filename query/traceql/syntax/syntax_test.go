@@ -124,3 +124,41 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+func TestSalvage(t *testing.T) {
+	tests := []struct{ in, want string }{
+		{`{ .a = 1 }`, `{ .a = 1 }`},
+		{`{ resource.cluster = }`, ""},
+		{`{ .a = 1 && resource.cluster = }`, `{ .a = 1 }`},
+		{`{ .a = 1 && name`, `{ .a = 1 }`},
+		{`{ .a = 1 && (.b = 2 || .c = ) && .d != nil`, `{ (.a = 1) && (.d != nil) }`},
+		{`{ .a = 1 && .x = || .b = 2 }`, `{ (.a = 1) || (.b = 2) }`},
+		{`{ .a = 1 || .x = }`, ""},
+		{`{ .a = 1 } && { .b = 2 }`, ""},
+		{`{ .a = 1 && } && { .b = 2 }`, ""},
+		{`.a = 1`, ""},
+		{`{ .a = "`, ""},
+		{`{}`, `{ }`},
+	}
+	for _, tt := range tests {
+		f := syntax.Salvage(tt.in)
+		if tt.want == "" {
+			require.Nil(t, f, tt.in)
+			continue
+		}
+		require.NotNil(t, f, tt.in)
+		require.Equal(t, tt.want, f.String())
+	}
+}
+
+func TestParseField(t *testing.T) {
+	for in, want := range map[string]string{"name": "name", "span:name": "name", ".a": ".a", "resource.service.name": "resource.service.name", "span:childCount": "span:childCount", "parent.name": "parent.name"} {
+		f, err := syntax.ParseField(in)
+		require.NoError(t, err)
+		require.Equal(t, want, syntax.Label(f))
+	}
+	for _, in := range []string{"", "1", "a", ".a = 1", "{", "span."} {
+		_, err := syntax.ParseField(in)
+		require.Error(t, err, in)
+	}
+}
