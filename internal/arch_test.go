@@ -18,7 +18,7 @@ const module = "github.com/braidobs/braid"
 // leaves may be imported by every package whose row does not say alone, and may import each other.
 func leaves() []string {
 	return []string{
-		"internal/config", "internal/lifecycle", "internal/httpapi", "internal/selfobs", "internal/telemetry", "storage/vfs",
+		"internal/config", "internal/lifecycle", "internal/httpapi", "internal/selfobs", "internal/telemetry", "internal/wire", "storage/vfs",
 	}
 }
 
@@ -34,6 +34,7 @@ func mayImport() map[string][]string {
 	return map[string][]string{
 		"internal":             {alone}, // this test
 		"internal/telemetry":   {alone},
+		"internal/wire":        {alone},
 		"internal/config":      {},
 		"internal/lifecycle":   {},
 		"internal/httpapi":     {},

@@ -4,9 +4,9 @@ import (
 	"errors"
 	"math"
 
-	"github.com/braidobs/braid/ingest/wire"
 	"github.com/braidobs/braid/internal/httpapi"
 	"github.com/braidobs/braid/internal/telemetry"
+	"github.com/braidobs/braid/internal/wire"
 )
 
 // The numbers of the fields.

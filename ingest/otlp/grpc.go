@@ -11,7 +11,6 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/encoding"
 	_ "google.golang.org/grpc/encoding/gzip" // registers gzip
-	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 
@@ -22,31 +21,7 @@ import (
 // ServerOptions returns the options of a gRPC server that receives OTLP: the largest message, and the codec that hands
 // messages over as they were sent. Interceptors are the business of the assembly.
 func (s *Server) ServerOptions() []grpc.ServerOption {
-	return []grpc.ServerOption{grpc.MaxRecvMsgSize(int(s.config.MaxBody)), grpc.ForceServerCodecV2(rawCodec{encoding.GetCodecV2("proto")})}
-}
-
-// rawMessage is a message of protobuf as it is on the wire.
-type rawMessage []byte
-
-// rawCodec leaves raw messages alone: the handlers need the bytes for the key of the request and for a look before
-// they are decoded, and a malformed one gets an answer of ours.
-type rawCodec struct{ encoding.CodecV2 }
-
-// Marshal implements encoding.CodecV2.
-func (c rawCodec) Marshal(v any) (mem.BufferSlice, error) {
-	if m, ok := v.(*rawMessage); ok {
-		return mem.BufferSlice{mem.SliceBuffer(*m)}, nil
-	}
-	return c.CodecV2.Marshal(v)
-}
-
-// Unmarshal implements encoding.CodecV2.
-func (c rawCodec) Unmarshal(data mem.BufferSlice, v any) error {
-	if m, ok := v.(*rawMessage); ok {
-		*m = data.Materialize()
-		return nil
-	}
-	return c.CodecV2.Unmarshal(data, v)
+	return []grpc.ServerOption{grpc.MaxRecvMsgSize(int(s.config.MaxBody)), grpc.ForceServerCodecV2(httpapi.NewRawCodec())}
 }
 
 // Register adds the three services of OTLP to a gRPC server that was made with ServerOptions.
@@ -87,8 +62,8 @@ func (s *Server) method(name string, signal storage.Signal) grpc.MethodHandler {
 	}
 }
 
-func (s *Server) call(ctx context.Context, signal storage.Signal, dec func(any) error) (*rawMessage, int, error) {
-	var body rawMessage
+func (s *Server) call(ctx context.Context, signal storage.Signal, dec func(any) error) (*httpapi.RawMessage, int, error) {
+	var body httpapi.RawMessage
 	if err := dec(&body); err != nil {
 		return nil, 0, &httpapi.Error{Kind: httpapi.BadData, Message: "the request is malformed: " + printable(status.Convert(err).Message()), Err: err}
 	}
@@ -112,7 +87,7 @@ func (s *Server) call(ctx context.Context, signal storage.Signal, dec func(any) 
 	if err != nil {
 		return nil, len(body), err
 	}
-	return (*rawMessage)(&b), len(body), nil
+	return (*httpapi.RawMessage)(&b), len(body), nil
 }
 
 // RegisterCompression makes gRPC servers and clients of this process know zstd, with bounded memory; gzip they know

@@ -6,8 +6,8 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/braidobs/braid/ingest/wire"
 	"github.com/braidobs/braid/internal/telemetry"
+	"github.com/braidobs/braid/internal/wire"
 )
 
 // errUnusual says that a request is malformed or written in a way that only pdata is asked about: a field of another wire

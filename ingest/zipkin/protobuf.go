@@ -3,9 +3,9 @@ package zipkin
 import (
 	"net/netip"
 
-	"github.com/braidobs/braid/ingest/wire"
 	"github.com/braidobs/braid/internal/httpapi"
 	"github.com/braidobs/braid/internal/telemetry"
+	"github.com/braidobs/braid/internal/wire"
 )
 
 // protobuf decodes a ListOfSpans of zipkin.proto3.

@@ -1,5 +1,5 @@
-// Package wire reads messages of protobuf field by field, as they are encoded: for protocols whose messages are translated
-// without being decoded first. Texts share the memory of the message.
+// Package wire reads and writes messages of protobuf field by field, as they are encoded: for protocols whose messages are
+// translated without being made first. Texts that are read share the memory of the message.
 package wire
 
 import (

@@ -6,7 +6,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/encoding/protowire"
 
-	"github.com/braidobs/braid/ingest/wire"
+	"github.com/braidobs/braid/internal/wire"
 )
 
 // check compares what Fields says of a message with what protowire says.
