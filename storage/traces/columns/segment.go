@@ -1,6 +1,13 @@
 package columns
 
 import (
+	"bytes"
+	"encoding/binary"
+	"math/bits"
+	"slices"
+	"sync"
+	"sync/atomic"
+
 	"github.com/braidobs/braid/internal/telemetry"
 	"github.com/braidobs/braid/storage"
 	"github.com/braidobs/braid/storage/part"
@@ -11,102 +18,611 @@ type Info struct {
 	Rows, Traces int
 	Start        int64 // smallest start of a row, which is that of the first trace
 	LastStart    int64 // largest start of a row
-	LastFirst    int64 // first start of the last trace
+	LastFirst    int64 // no trace starts after it: the first start of the last trace
 	Lo, Hi       int64 // all rows start and end between these
 }
 
 // Part is the segments of a part. It is safe for concurrent use.
-type Part struct{ p *part.Part }
+type Part struct {
+	p               *part.Part
+	pages, segments *part.Table
+	list            []segmentInfo
+}
+
+// segmentInfo is what the footer says of a segment.
+type segmentInfo struct {
+	Info
+	first, pages int // blocks of table "pages"
+	head         int // bytes
+	crc          uint32
+}
 
 // Has says whether p has traces in the layout of this package.
-func Has(p *part.Part) bool { return false }
+func Has(p *part.Part) bool { return p.Table(tableSegments).Blocks() > 0 }
 
 // Open checks that p is what a Writer wrote, as far as the footer tells.
-func Open(p *part.Part) (*Part, error) { return &Part{p: p}, nil }
+func Open(p *part.Part) (*Part, error) {
+	out := &Part{p: p, pages: p.Table(tablePages), segments: p.Table(tableSegments)}
+	for _, t := range []*part.Table{out.pages, out.segments} {
+		if err := t.Check(schema("").Columns); err != nil {
+			return nil, err
+		}
+	}
+	at := 0
+	for i := range out.segments.Blocks() {
+		lo, hi := out.segments.Limits(i)
+		d := telemetry.NewDecoder(lo)
+		g := segmentInfo{Info: readInfo(d), first: at}
+		if d.Err() == nil && d.Len() > 0 {
+			d.Fail("%d bytes too many", d.Len())
+		}
+		if d.Err() != nil {
+			return nil, out.segments.Corrupt("blob", i, "segment %d: %v", i, d.Err())
+		}
+		d = telemetry.NewDecoder(hi)
+		pages, head := d.Uvarint(), d.Uvarint()
+		if s := d.Take(4); s != "" {
+			g.crc = binary.LittleEndian.Uint32([]byte(s))
+		}
+		if d.Err() == nil && (d.Len() > 0 || pages == 0 || pages > MaxBlocks || int(pages) > out.pages.Blocks()-at || head > part.MaxBlockBytes) {
+			d.Fail("%d pages of %d, a head of %d bytes", pages, out.pages.Blocks()-at, head)
+		}
+		if d.Err() != nil {
+			return nil, out.segments.Corrupt("blob", i, "segment %d: %v", i, d.Err())
+		}
+		g.pages, g.head = int(pages), int(head)
+		rows := 0
+		for n := range g.pages {
+			rows += out.pages.BlockRows(at + n)
+		}
+		if rows != g.Rows {
+			return nil, out.segments.Corrupt("blob", i, "segment %d has %d rows, want %d", i, rows, g.Rows)
+		}
+		at += g.pages
+		out.list = append(out.list, g)
+	}
+	if at != out.pages.Blocks() {
+		return nil, out.segments.Corrupt("blob", 0, "segments have %d pages of %d", at, out.pages.Blocks())
+	}
+	return out, nil
+}
 
 // Len returns the number of segments.
-func (p *Part) Len() int { return 0 }
+func (p *Part) Len() int { return len(p.list) }
 
 // Info says what segment i spans, without reading it.
-func (p *Part) Info(i int) Info { return Info{} }
-
-// Segment reads the head of segment i. What it loads later on stays with it: see Size.
-func (p *Part) Segment(i int) (*Segment, error) { return &Segment{}, nil }
+func (p *Part) Info(i int) Info { return p.list[i].Info }
 
 // Segment is whole traces in the order of their first starts, then IDs. It is safe for concurrent use.
-type Segment struct{}
+type Segment struct {
+	source
+	part   *Part
+	number int
+	first  int // block of table "pages" that is the first page
+	info   Info
+	pages  []pageInfo
+	blocks []block
+
+	keys      []keyMeta
+	byName    map[keyName]uint32
+	tupleRef  [families]ref
+	tupleLen  [families]int
+	resRef    ref
+	resMasks  ref
+	resLen    int
+	scopeRef  ref
+	scopeLen  int
+	order     ref
+	shape     filterShape
+	filterOff int64
+
+	size atomic.Int64
+
+	mu      sync.Mutex // guards what is loaded and kept, below
+	tuples  [families]*tupleSet
+	vals    map[uint32][]telemetry.Value
+	lookups map[uint32][]uint32
+	res     []*telemetry.Resource
+	masks   []uint64 // pages that have each resource
+	scopes  []*telemetry.Scope
+	derived map[storage.SpanKey]*derived
+}
+
+// block is pages that belong together.
+type block struct {
+	from, to int // pages
+	info     Info
+}
+
+// keyMeta is a key of the segment.
+type keyMeta struct {
+	place
+	name      string
+	anywhere  uint64 // pages with values that are not in the dictionary
+	unindexed uint64 // pages with values that the filter does not know
+	lo, hi    int64  // of integers that are not in the dictionary
+	n         int    // values in the dictionary
+	ref       ref
+}
+
+// tupleSet is the tuples of a family.
+type tupleSet struct {
+	entries []uint64
+	ends    []int32
+	masks   []uint64 // pages that have each
+}
+
+func (t *tupleSet) of(i uint32) []uint64 {
+	from := int32(0)
+	if i > 0 {
+		from = t.ends[i-1]
+	}
+	return t.entries[from:t.ends[i]]
+}
+
+func (t *tupleSet) len() int { return len(t.ends) }
+
+// Segment reads the head of segment i. What it loads later on stays with it: see Size.
+func (p *Part) Segment(i int) (*Segment, error) {
+	g := &p.list[i]
+	s := &Segment{
+		part: p, number: i, first: g.first, info: g.Info, byName: make(map[keyName]uint32),
+		source: source{p: p.p, t: p.segments, block: i, head: int64(g.head)},
+		vals:   make(map[uint32][]telemetry.Value), lookups: make(map[uint32][]uint32), derived: make(map[storage.SpanKey]*derived),
+	}
+	b, err := p.segments.Piece(i, 0, int64(g.head))
+	if err != nil {
+		return nil, err
+	}
+	if part.Checksum(b) != g.crc {
+		return nil, s.bad("head", "the checksum does not match")
+	}
+	d := telemetry.NewDecoderBytes(b)
+	s.readHead(d, g)
+	if d.Err() == nil && d.Len() > 0 {
+		d.Fail("%d bytes too many", d.Len())
+	}
+	if d.Err() != nil {
+		return nil, s.corrupt("head", d.Err())
+	}
+	s.size.Store(int64(len(b)) + 600 + int64(160*len(s.keys)+120*len(s.pages)))
+	return s, nil
+}
+
+func (s *Segment) readHead(d *telemetry.Decoder, g *segmentInfo) {
+	if v := d.Byte(); d.Err() == nil && v != version {
+		d.Fail("a segment of version %d, this program reads %d", v, version)
+		return
+	}
+	s.readPages(d, g)
+	off := int64(0)
+	n := d.Count(21)
+	s.keys = make([]keyMeta, 0, n)
+	for i := 0; i < n && d.Err() == nil; i++ {
+		k := keyMeta{place: place(d.Byte()), name: d.Str(), anywhere: d.Uint64(), unindexed: d.Uint64(), lo: d.Varint(), hi: d.Varint()}
+		k.n = s.count(d)
+		if k.n > 0 {
+			k.ref = readRef(d, &off)
+		}
+		if k.place < spanField || k.place > linkAttr {
+			d.Fail("key %q of place %d", k.name, k.place)
+			return
+		}
+		name := keyName{k.place, k.name}
+		if _, ok := s.byName[name]; ok {
+			d.Fail("key %q comes twice", k.name)
+			return
+		}
+		s.byName[name] = uint32(i)
+		s.keys = append(s.keys, k)
+	}
+	for f := range s.tupleRef {
+		if s.tupleLen[f] = s.count(d); s.tupleLen[f] > 0 {
+			s.tupleRef[f] = readRef(d, &off)
+		}
+	}
+	s.resLen = s.count(d)
+	s.resRef, s.resMasks = readRef(d, &off), readRef(d, &off)
+	s.scopeLen = s.count(d)
+	s.scopeRef = readRef(d, &off)
+	s.order = readRef(d, &off)
+	slots, pieces := d.Uvarint(), d.Uvarint()
+	s.shape = filterShape{width: (g.pages + 7) / 8, slots: int(slots), pieces: int(pieces)}
+	s.filterOff = off
+	if slots == 0 || slots > filterPiece || pieces == 0 || pieces > part.MaxBlockBytes/64 {
+		d.Fail("a filter of %d pieces with %d slots", pieces, slots)
+	}
+}
+
+// count reads a number of things of the segment.
+func (s *Segment) count(d *telemetry.Decoder) int {
+	n := d.Uvarint()
+	if n > part.MaxBlockBytes {
+		d.Fail("%d of something", n)
+		return 0
+	}
+	return int(n)
+}
+
+func (s *Segment) readPages(d *telemetry.Decoder, g *segmentInfo) {
+	for i := 0; i < g.pages && d.Err() == nil; i++ {
+		p := pageInfo{Info: readInfo(d)}
+		flags := d.Byte()
+		p.continued = flags&1 != 0
+		p.minDur, p.maxDur = d.Varint(), d.Varint()
+		head := d.Uvarint()
+		if c := d.Take(4); c != "" {
+			p.crc = binary.LittleEndian.Uint32([]byte(c))
+		}
+		if p.Rows != s.part.pages.BlockRows(g.first+i) || flags > 1 || p.continued && i == 0 || head > part.MaxBlockBytes {
+			d.Fail("page %d: %d rows, flags %d, a head of %d bytes", i, p.Rows, flags, head)
+			return
+		}
+		p.head = int(head)
+		s.pages = append(s.pages, p)
+		if !p.continued {
+			s.blocks = append(s.blocks, block{from: i})
+		}
+		s.blocks[len(s.blocks)-1].to = i + 1
+	}
+	if d.Err() != nil {
+		return
+	}
+	for i := range s.blocks {
+		b := &s.blocks[i]
+		b.info = total(s.pages[b.from:b.to])
+	}
+	if x := total(s.pages); x.Rows != g.Rows || x.Traces != g.Traces {
+		d.Fail("pages of %d rows and %d traces, want %d and %d", x.Rows, x.Traces, g.Rows, g.Traces)
+	}
+}
 
 // Size returns about how many bytes of memory the segment holds now.
-func (s *Segment) Size() int64 { return 0 }
+func (s *Segment) Size() int64 { return s.size.Load() }
 
 // Info says what the segment spans.
-func (s *Segment) Info() Info { return Info{} }
+func (s *Segment) Info() Info { return s.info }
 
 // Blocks returns the number of blocks, MaxBlocks at most.
-func (s *Segment) Blocks() int { return 0 }
+func (s *Segment) Blocks() int { return len(s.blocks) }
 
 // BlockInfo says what block i spans.
-func (s *Segment) BlockInfo(i int) Info { return Info{} }
+func (s *Segment) BlockInfo(i int) Info { return s.blocks[i].info }
 
-// Block returns block i. It reads nothing yet.
-func (s *Segment) Block(i int) (*Block, error) { return &Block{}, nil }
+// ofPages returns the blocks that have one of some pages.
+func (s *Segment) ofPages(pages uint64) uint64 {
+	if len(s.blocks) == len(s.pages) {
+		return pages
+	}
+	out := uint64(0)
+	for i, b := range s.blocks {
+		for p := b.from; p < b.to; p++ {
+			out |= pages >> p & 1 << i
+		}
+	}
+	return out
+}
 
-// Prune returns the blocks that may hold a trace that has for each predicate a row that matches it, as bits.
-func (s *Segment) Prune(need []storage.Predicate) (uint64, error) { return 0, nil }
+func (s *Segment) allPages() uint64 { return ^uint64(0) >> (MaxBlocks - len(s.pages)) }
 
-// Where returns the blocks that may hold a row that matches p, as bits.
-func (s *Segment) Where(p storage.Predicate) (uint64, error) { return 0, nil }
+// values returns the dictionary of a key.
+func (s *Segment) values(k uint32) ([]telemetry.Value, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.valuesLocked(k)
+}
 
-// Find returns the block that has a trace, and the trace's number in it; -1 and -1 when there is none.
-func (s *Segment) Find(id telemetry.TraceID) (block, trace int, err error) { return -1, -1, nil }
+func (s *Segment) valuesLocked(k uint32) ([]telemetry.Value, error) {
+	if vs, ok := s.vals[k]; ok {
+		return vs, nil
+	}
+	m := &s.keys[k]
+	if m.n == 0 {
+		return nil, nil
+	}
+	what := "the values of " + m.name
+	b, err := s.fetch(what, m.ref)
+	if err != nil {
+		return nil, err
+	}
+	vs, err := readValues(b, m.n)
+	if err != nil {
+		return nil, s.corrupt(what, err)
+	}
+	s.vals[k] = vs
+	s.size.Add(int64(len(b) + 32*len(vs)))
+	return vs, nil
+}
 
-// TraceIDs returns the IDs of all traces, sorted. They are read from the file each time.
-func (s *Segment) TraceIDs() ([]telemetry.TraceID, error) { return nil, nil }
+// tuplesOf returns the tuples of a family.
+func (s *Segment) tuplesOf(f family) (*tupleSet, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.tuplesLocked(f)
+}
 
-// Keys returns the keys of attributes that rows of the segment have.
-func (s *Segment) Keys() ([]storage.SpanKey, error) { return nil, nil }
+func (s *Segment) tuplesLocked(f family) (*tupleSet, error) {
+	if t := s.tuples[f]; t != nil {
+		return t, nil
+	}
+	t := &tupleSet{}
+	if n := s.tupleLen[f]; n > 0 {
+		b, err := s.fetch("tuples", s.tupleRef[f])
+		if err != nil {
+			return nil, err
+		}
+		if n > len(b) {
+			return nil, s.bad("tuples", "%d tuples in %d bytes", n, len(b))
+		}
+		d := telemetry.NewDecoderBytes(b)
+		s.readTuples(d, f, n, t)
+		if d.Err() != nil {
+			return nil, s.corrupt("tuples", d.Err())
+		}
+	}
+	s.tuples[f] = t
+	s.size.Add(int64(8*cap(t.entries) + 12*len(t.ends)))
+	return t, nil
+}
 
-// Values calls f with each distinct value that a key has in the segment until f returns false.
-func (s *Segment) Values(key storage.SpanKey, f func(telemetry.Value) bool) error { return nil }
+func (s *Segment) readTuples(d *telemetry.Decoder, f family, n int, t *tupleSet) {
+	t.ends, t.masks = make([]int32, 0, n), make([]uint64, n)
+	for i := 0; i < n && d.Err() == nil; i++ {
+		before, some := "", false
+		for range d.Count(2) {
+			k, code := d.Uvarint(), d.Uvarint()
+			if d.Err() != nil {
+				return
+			}
+			if k >= uint64(len(s.keys)) || s.keys[k].family() != f || code > uint64(s.keys[k].n) {
+				d.Fail("tuple %d has code %d of key %d", i, code, k)
+				return
+			}
+			if m := &s.keys[k]; m.attr() {
+				if some && before >= m.name {
+					d.Fail("tuple %d has %q after %q", i, m.name, before)
+					return
+				}
+				before, some = m.name, true
+			}
+			t.entries = append(t.entries, k<<32|uint64(uint32(code)-1))
+		}
+		t.ends = append(t.ends, int32(len(t.entries)))
+	}
+	s.readMasks(d, t.masks)
+}
+
+// readMasks reads sets of pages, and nothing may follow.
+func (s *Segment) readMasks(d *telemetry.Decoder, masks []uint64) {
+	width := (len(s.pages) + 7) / 8
+	b := d.Take(width * len(masks))
+	if d.Err() != nil {
+		return
+	}
+	for i := range masks {
+		var w [8]byte
+		copy(w[:], b[i*width:(i+1)*width])
+		masks[i] = binary.LittleEndian.Uint64(w[:]) & s.allPages()
+	}
+	if d.Len() > 0 {
+		d.Fail("%d bytes too many", d.Len())
+	}
+}
+
+// absent is the code of a key in tuples that do not have it.
+const absent = 1<<32 - 2
+
+// lookup returns the code that each tuple has of a key: own and absent are said as such.
+func (s *Segment) lookup(k uint32) ([]uint32, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if l, ok := s.lookups[k]; ok {
+		return l, nil
+	}
+	t, err := s.tuplesLocked(s.keys[k].family())
+	if err != nil {
+		return nil, err
+	}
+	l := make([]uint32, t.len())
+	at := 0
+	for i, end := range t.ends {
+		l[i] = absent
+		for ; at < int(end); at++ {
+			if e := t.entries[at]; uint32(e>>32) == k {
+				l[i] = uint32(e)
+			}
+		}
+	}
+	s.lookups[k] = l
+	s.size.Add(int64(4 * len(l)))
+	return l, nil
+}
 
 // Resources returns the resources of the rows; one may be nil. They must not be changed.
-func (s *Segment) Resources() ([]*telemetry.Resource, error) { return nil, nil }
+func (s *Segment) Resources() ([]*telemetry.Resource, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.resourcesLocked()
+}
+
+func (s *Segment) resourcesLocked() ([]*telemetry.Resource, error) {
+	if s.res != nil {
+		return s.res, nil
+	}
+	b, err := s.fetch("resources", s.resRef)
+	if err != nil {
+		return nil, err
+	}
+	ss, err := readTexts(b, s.resLen)
+	if err != nil {
+		return nil, s.corrupt("resources", err)
+	}
+	rs, err := s.p.Resources(ss)
+	if err != nil {
+		return nil, err
+	}
+	if b, err = s.fetch("resources", s.resMasks); err != nil {
+		return nil, err
+	}
+	masks := make([]uint64, len(rs))
+	d := telemetry.NewDecoderBytes(b)
+	s.readMasks(d, masks)
+	if d.Err() != nil {
+		return nil, s.corrupt("resources", d.Err())
+	}
+	s.res, s.masks = rs, masks
+	for _, r := range rs {
+		if r != nil {
+			s.size.Add(int64(r.Attrs.Size()) + 100)
+		}
+	}
+	return rs, nil
+}
 
 // Scopes returns the scopes of the rows; one may be nil. They must not be changed.
-func (s *Segment) Scopes() ([]*telemetry.Scope, error) { return nil, nil }
+func (s *Segment) Scopes() ([]*telemetry.Scope, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.scopesLocked()
+}
 
-// Block is whole traces of a segment, as storage.TraceBlock says; only Rest is for the caller to add. Nothing that it returns is used
-// again. It is for one goroutine at a time.
-type Block struct{}
+func (s *Segment) scopesLocked() ([]*telemetry.Scope, error) {
+	if s.scopes != nil {
+		return s.scopes, nil
+	}
+	b, err := s.fetch("scopes", s.scopeRef)
+	if err != nil {
+		return nil, err
+	}
+	ss, err := readTexts(b, s.scopeLen)
+	if err != nil {
+		return nil, s.corrupt("scopes", err)
+	}
+	if s.scopes, err = s.p.Scopes(ss); err != nil {
+		return nil, err
+	}
+	for _, c := range s.scopes {
+		if c != nil {
+			s.size.Add(int64(c.Attrs.Size()) + 100)
+		}
+	}
+	return s.scopes, nil
+}
 
-// Bytes returns how many bytes of the file were read so far.
-func (b *Block) Bytes() int64 { return 0 }
+// TraceIDs returns the IDs of all traces, sorted. They are read from the file each time.
+func (s *Segment) TraceIDs() ([]telemetry.TraceID, error) {
+	b, err := s.fetch("order", s.order)
+	if err != nil {
+		return nil, err
+	}
+	order, err := readInts(b, s.info.Traces)
+	if err != nil {
+		return nil, s.corrupt("order", err)
+	}
+	var ids []telemetry.TraceID
+	for i := range s.blocks {
+		b, err := s.Block(i)
+		if err != nil {
+			return nil, err
+		}
+		some, err := b.Traces()
+		if err != nil {
+			return nil, err
+		}
+		ids = append(ids, some...)
+	}
+	if len(ids) != len(order) {
+		return nil, s.bad("order", "%d traces, want %d", len(ids), len(order))
+	}
+	out := make([]telemetry.TraceID, len(ids))
+	for i, n := range order {
+		if n < 0 || n >= int64(len(ids)) {
+			return nil, s.bad("order", "trace %d of %d", n, len(ids))
+		}
+		out[i] = ids[n]
+		if i > 0 && bytes.Compare(out[i-1][:], out[i][:]) > 0 {
+			return nil, s.bad("order", "the IDs are not in order")
+		}
+	}
+	return out, nil
+}
 
-// Len implements storage.TraceBlock.
-func (b *Block) Len() int { return 0 }
+// Find returns the block that has a trace, and the trace's number in it; -1 and -1 when there is none.
+func (s *Segment) Find(id telemetry.TraceID) (int, int, error) {
+	pages, err := s.hashed(traceHash(id))
+	if err != nil {
+		return -1, -1, err
+	}
+	for m := s.ofPages(pages); m != 0; m &= m - 1 {
+		i := bits.TrailingZeros64(m)
+		b, err := s.Block(i)
+		if err != nil {
+			return -1, -1, err
+		}
+		ids, err := b.Traces()
+		if err != nil {
+			return -1, -1, err
+		}
+		if t := slices.Index(ids, id); t >= 0 {
+			return i, t, nil
+		}
+	}
+	return -1, -1, nil
+}
 
-// Bounds implements storage.TraceBlock.
-func (b *Block) Bounds() (lo, hi int64) { return 0, 0 }
+// hashed returns the pages that may have a hash.
+func (s *Segment) hashed(h uint64) (uint64, error) {
+	piece, slots := s.shape.place(h)
+	b, err := s.t.Piece(s.block, s.head+s.filterOff+int64(piece)*int64(s.shape.size()), int64(s.shape.size()))
+	if err != nil {
+		return 0, err
+	}
+	n := len(b) - 4
+	if part.Checksum(b[:n]) != binary.LittleEndian.Uint32(b[n:]) {
+		return 0, s.bad("filter", "the checksum of piece %d does not match", piece)
+	}
+	return s.shape.find(b, slots) & s.allPages(), nil
+}
 
-// First implements storage.TraceBlock.
-func (b *Block) First() ([]int32, error) { return nil, nil }
-
-// Traces implements storage.TraceBlock.
-func (b *Block) Traces() ([]telemetry.TraceID, error) { return nil, nil }
-
-// Starts implements storage.TraceBlock.
-func (b *Block) Starts() ([]int64, error) { return nil, nil }
-
-// Durations implements storage.TraceBlock.
-func (b *Block) Durations() ([]int64, error) { return nil, nil }
-
-// Parents implements storage.TraceBlock.
-func (b *Block) Parents() ([]int32, error) { return nil, nil }
-
-// Column implements storage.TraceBlock.
-func (b *Block) Column(key storage.SpanKey) (*storage.SpanColumn, error) { return nil, nil }
-
-// Spans implements storage.TraceBlock.
-func (b *Block) Spans(rows []int, cols storage.SpanColumns) (*storage.SpanBlock, error) {
-	return nil, nil
+// Keys returns the keys of attributes that rows of the segment have.
+func (s *Segment) Keys() ([]storage.SpanKey, error) {
+	var out []storage.SpanKey
+	seen := make(map[storage.SpanKey]bool)
+	add := func(scope storage.AttrScope, name string) {
+		if k := (storage.SpanKey{Scope: scope, Name: name}); !seen[k] {
+			seen[k] = true
+			out = append(out, k)
+		}
+	}
+	for i := range s.keys {
+		switch k := &s.keys[i]; k.place {
+		case spanAttr:
+			add(storage.RecordScope, k.name)
+		case eventAttr:
+			add(storage.EventScope, k.name)
+		case linkAttr:
+			add(storage.LinkScope, k.name)
+		default: // fields
+		}
+	}
+	res, err := s.Resources()
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range res {
+		if r != nil {
+			for i := range r.Attrs {
+				add(storage.ResourceScope, r.Attrs[i].Key)
+			}
+		}
+	}
+	scopes, err := s.Scopes()
+	for _, c := range scopes {
+		if c != nil {
+			for i := range c.Attrs {
+				add(storage.InstrumentationScope, c.Attrs[i].Key)
+			}
+		}
+	}
+	return out, err
 }

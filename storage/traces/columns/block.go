@@ -1,0 +1,541 @@
+package columns
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/braidobs/braid/internal/telemetry"
+	"github.com/braidobs/braid/storage"
+	"github.com/braidobs/braid/storage/part"
+)
+
+// Block is whole traces of a segment, as storage.TraceBlock says; only Rest is for the caller to add. What it returns must not be
+// changed, and stays as it is. It is for one goroutine at a time.
+type Block struct {
+	s      *Segment
+	info   Info
+	pages  []*pageReader
+	first  []int32
+	ids    []telemetry.TraceID
+	starts []int64
+	durs   []int64
+	up     []int32
+	read   int64
+	cols   map[storage.SpanKey]*storage.SpanColumn
+	copied *copier // what a merge needs
+}
+
+// Block returns block i. It reads nothing yet.
+func (s *Segment) Block(i int) (*Block, error) {
+	b := &Block{s: s, info: s.blocks[i].info}
+	rows := 0
+	for p := s.blocks[i].from; p < s.blocks[i].to; p++ {
+		b.pages = append(b.pages, &pageReader{
+			b: b, s: s, info: &s.pages[p], base: rows,
+			source: source{p: s.p, t: s.part.pages, block: s.first + p, head: int64(s.pages[p].head)},
+		})
+		rows += s.pages[p].Rows
+	}
+	return b, nil
+}
+
+// Bytes returns how many bytes of the file were read so far.
+func (b *Block) Bytes() int64 { return b.read }
+
+// Len implements storage.TraceBlock.
+func (b *Block) Len() int { return b.info.Rows }
+
+// Bounds implements storage.TraceBlock.
+func (b *Block) Bounds() (lo, hi int64) { return b.info.Lo, b.info.Hi }
+
+// pageReader reads one page.
+type pageReader struct {
+	source
+	b    *Block
+	s    *Segment
+	info *pageInfo
+	base int // row of the block that is its first one
+
+	loaded  bool
+	ids     ref
+	counts  ref
+	spanIDs ref
+	parents ref
+	lost    ref
+	starts  ref
+	durs    ref
+	res     ref
+	items   [families]itemReader
+	times   ref // of events
+	linked  ref
+	own     []keyRows // by key
+
+	spans []byte // span IDs, once read
+	gone  []byte // IDs of lost parents
+	resOf []uint32
+
+	lostAt  []int // rows of the block that gone is about
+	at      []int64
+	linkIDs []byte
+	vals    map[uint32][]telemetry.Value // dictionaries of keys
+}
+
+// itemReader is the items of a family in a page.
+type itemReader struct {
+	n      int
+	rows   ref // of events and links
+	tuples ref
+
+	of    []int32 // rows, once read
+	codes []uint32
+}
+
+// keyRows is the column of a key in a page.
+type keyRows struct {
+	key      uint32
+	form     byte
+	n        int
+	distinct int
+	data     ref
+	codes    ref
+
+	found bool
+	at    []int32 // items that have it; nil when all do
+	ints  []int64
+	vals  []telemetry.Value // distinct ones; of formCodes the segment's
+	code  []uint32          // nil with ints
+}
+
+func (p *pageReader) piece(what string, r ref) ([]byte, error) {
+	p.b.read += int64(r.size)
+	return p.fetch(what, r)
+}
+
+// load reads the head.
+func (p *pageReader) load() error {
+	if p.loaded {
+		return nil
+	}
+	h, err := p.t.Piece(p.block, 0, p.head)
+	if err != nil {
+		return err
+	}
+	p.b.read += p.head
+	if part.Checksum(h) != p.info.crc {
+		return p.bad("head", "the checksum does not match")
+	}
+	d := telemetry.NewDecoderBytes(h)
+	p.readHead(d)
+	if d.Err() == nil && d.Len() > 0 {
+		d.Fail("%d bytes too many", d.Len())
+	}
+	if d.Err() != nil {
+		return p.corrupt("head", d.Err())
+	}
+	p.loaded = true
+	return nil
+}
+
+func (p *pageReader) readHead(d *telemetry.Decoder) {
+	rows, traces := d.Uvarint(), d.Uvarint()
+	if rows != uint64(p.info.Rows) || traces != uint64(p.info.Traces) {
+		d.Fail("%d rows and %d traces, want %d and %d", rows, traces, p.info.Rows, p.info.Traces)
+		return
+	}
+	off := int64(0)
+	for _, r := range []*ref{&p.ids, &p.counts, &p.spanIDs, &p.parents, &p.lost, &p.starts, &p.durs, &p.res} {
+		*r = readRef(d, &off)
+	}
+	p.items[spans] = itemReader{n: int(rows), tuples: readRef(d, &off)}
+	for _, f := range []family{events, links} {
+		n := d.Uvarint()
+		if n == 0 {
+			continue
+		}
+		it := itemReader{rows: readRef(d, &off), tuples: readRef(d, &off)}
+		// As many as the rows of the items can tell, which are not compressed: more would be no page.
+		if it.rows.raw != 0 || n > uint64(128*(it.rows.size+2)) {
+			d.Fail("%d events or links in %d bytes", n, it.rows.size)
+			return
+		}
+		it.n = int(n)
+		p.items[f] = it
+		if f == events {
+			p.times = readRef(d, &off)
+		} else {
+			p.linked = readRef(d, &off)
+		}
+	}
+	n := d.Count(8)
+	p.own = make([]keyRows, 0, n)
+	for i := 0; i < n && d.Err() == nil; i++ {
+		key, form, size := d.Uvarint(), d.Byte(), d.Uvarint()
+		if key >= uint64(len(p.s.keys)) || i > 0 && key <= uint64(p.own[i-1].key) {
+			d.Fail("a column of key %d", key)
+			return
+		}
+		k := keyRows{key: uint32(key), form: form}
+		if top := p.items[p.s.keys[key].family()].n; size == 0 || size > uint64(top) {
+			d.Fail("%d values of key %d for %d", size, key, top)
+			return
+		}
+		k.n = int(size)
+		switch form {
+		case formInts:
+			k.data = readRef(d, &off)
+		case formCodes:
+			k.codes = readRef(d, &off)
+		case formStrings, formValues:
+			distinct := d.Uvarint()
+			if distinct == 0 || distinct > size {
+				d.Fail("%d distinct values of %d", distinct, size)
+				return
+			}
+			k.distinct = int(distinct)
+			k.data = readRef(d, &off)
+			k.codes = readRef(d, &off)
+		default:
+			d.Fail("unknown form %d of a column", form)
+			return
+		}
+		p.own = append(p.own, k)
+	}
+}
+
+// First implements storage.TraceBlock.
+func (b *Block) First() ([]int32, error) {
+	if b.first != nil {
+		return b.first, nil
+	}
+	first := make([]int32, 0, b.info.Traces+1)
+	for _, p := range b.pages {
+		if err := p.load(); err != nil {
+			return nil, err
+		}
+		raw, err := p.piece("traces", p.counts)
+		if err != nil {
+			return nil, err
+		}
+		counts, err := readInts(raw, p.info.Traces)
+		if err != nil {
+			return nil, p.corrupt("traces", err)
+		}
+		at := int64(p.base)
+		for i, n := range counts {
+			if i > 0 || !p.info.continued {
+				first = append(first, int32(at))
+			}
+			if n <= 0 || n > int64(p.base+p.info.Rows)-at {
+				return nil, p.bad("traces", "a trace of %d rows at row %d", n, at)
+			}
+			at += n
+		}
+		if at != int64(p.base+p.info.Rows) {
+			return nil, p.bad("traces", "traces of %d rows, want %d", at-int64(p.base), p.info.Rows)
+		}
+	}
+	b.first = append(first, int32(b.info.Rows))
+	return b.first, nil
+}
+
+// Traces implements storage.TraceBlock.
+func (b *Block) Traces() ([]telemetry.TraceID, error) {
+	if b.ids != nil {
+		return b.ids, nil
+	}
+	ids := make([]telemetry.TraceID, 0, b.info.Traces)
+	for _, p := range b.pages {
+		if err := p.load(); err != nil {
+			return nil, err
+		}
+		raw, err := p.fixed("trace IDs", p.ids, p.info.Traces, 16)
+		if err != nil {
+			return nil, err
+		}
+		if p.info.continued {
+			if ids[len(ids)-1] != telemetry.TraceID(raw[:16]) {
+				return nil, p.bad("trace IDs", "the page does not go on with the trace before")
+			}
+			raw = raw[16:]
+		}
+		for ; len(raw) > 0; raw = raw[16:] {
+			ids = append(ids, telemetry.TraceID(raw[:16]))
+		}
+	}
+	b.ids = ids
+	return ids, nil
+}
+
+// fixed reads n things of width bytes.
+func (p *pageReader) fixed(what string, r ref, n, width int) ([]byte, error) {
+	raw, err := p.piece(what, r)
+	if err == nil && len(raw) != n*width {
+		err = p.bad(what, "%d bytes, want %d", len(raw), n*width)
+	}
+	return raw, err
+}
+
+func (p *pageReader) ints(what string, r ref, n int) ([]int64, error) {
+	raw, err := p.piece(what, r)
+	if err != nil {
+		return nil, err
+	}
+	ns, err := readInts(raw, n)
+	return ns, p.corrupt(what, err)
+}
+
+func (p *pageReader) codes(what string, r ref, n int, limit int) ([]uint32, error) {
+	raw, err := p.piece(what, r)
+	if err != nil {
+		return nil, err
+	}
+	cs, err := readCodes(raw, n, uint32(limit))
+	return cs, p.corrupt(what, err)
+}
+
+// each calls f with every page, once its head was read.
+func (b *Block) each(f func(p *pageReader) error) error {
+	for _, p := range b.pages {
+		if err := p.load(); err != nil {
+			return err
+		}
+		if err := f(p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// join returns the columns of all pages as one.
+func join[T any](b *Block, f func(p *pageReader) ([]T, error)) ([]T, error) {
+	var out []T
+	err := b.each(func(p *pageReader) error {
+		some, err := f(p)
+		if len(b.pages) == 1 {
+			out = some
+		} else {
+			out = append(out, some...)
+		}
+		return err
+	})
+	return out, err
+}
+
+// Starts implements storage.TraceBlock.
+func (b *Block) Starts() (starts []int64, err error) {
+	if b.starts == nil {
+		b.starts, err = join(b, func(p *pageReader) ([]int64, error) { return p.ints("starts", p.starts, p.info.Rows) })
+	}
+	return b.starts, err
+}
+
+// Durations implements storage.TraceBlock.
+func (b *Block) Durations() (durs []int64, err error) {
+	if b.durs == nil {
+		b.durs, err = join(b, func(p *pageReader) ([]int64, error) { return p.ints("durations", p.durs, p.info.Rows) })
+	}
+	return b.durs, err
+}
+
+// Parents implements storage.TraceBlock.
+func (b *Block) Parents() ([]int32, error) {
+	if b.up != nil {
+		return b.up, nil
+	}
+	first, err := b.First()
+	if err != nil {
+		return nil, err
+	}
+	up := make([]int32, 0, b.info.Rows)
+	trace := 0 // the next to begin
+	err = b.each(func(p *pageReader) error {
+		codes, err := p.codes("parents", p.parents, p.info.Rows, p.b.info.Rows+parentUp)
+		if err != nil {
+			return err
+		}
+		for _, c := range codes {
+			row := int32(len(up))
+			parent := row - 1
+			switch {
+			case c == parentNone:
+				parent = storage.NoParent
+			case c == parentLost:
+				parent = storage.LostParent
+			case row == first[trace]:
+				return p.bad("parents", "row %d begins a trace and has a parent", row)
+			default:
+				for ; c > parentUp && parent >= 0; c-- {
+					parent = up[parent]
+				}
+				if parent < 0 {
+					return p.bad("parents", "row %d has no such ancestor", row)
+				}
+			}
+			if row == first[trace] {
+				trace++
+			}
+			up = append(up, parent)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	b.up = up
+	return up, nil
+}
+
+// resources returns the number of each row's resource.
+func (p *pageReader) resources() (res []uint32, err error) {
+	if p.resOf == nil {
+		p.resOf, err = p.codes("resources", p.res, p.info.Rows, p.s.resLen)
+	}
+	return p.resOf, err
+}
+
+// tuples returns the number of the tuple of each item of a family.
+func (p *pageReader) tuples(f family) (codes []uint32, err error) {
+	it := &p.items[f]
+	if it.codes == nil {
+		it.codes, err = p.codes("tuples", it.tuples, it.n, p.s.tupleLen[f])
+	}
+	return it.codes, err
+}
+
+// rowsOf returns the row, in the page, of each item of a family, ascending.
+func (p *pageReader) rowsOf(f family) ([]int32, error) {
+	it := &p.items[f]
+	if it.of != nil || it.n == 0 {
+		return it.of, nil
+	}
+	ns, err := p.ints("rows", it.rows, it.n)
+	if err != nil {
+		return nil, err
+	}
+	of := make([]int32, len(ns))
+	last := int64(0)
+	for i, n := range ns {
+		if n < last || n >= int64(p.info.Rows) {
+			return nil, p.bad("rows", "row %d of %d after %d", n, p.info.Rows, last)
+		}
+		of[i], last = int32(n), n
+	}
+	it.of = of
+	return of, nil
+}
+
+// column returns the column of a key, nil when it has none in the page. It is found, but not decoded.
+func (p *pageReader) column(key uint32) (*keyRows, error) {
+	i, ok := slices.BinarySearchFunc(p.own, key, func(k keyRows, key uint32) int { return int(k.key) - int(key) })
+	if !ok {
+		return nil, nil
+	}
+	k := &p.own[i]
+	if k.found {
+		return k, nil
+	}
+	f := p.s.keys[key].family()
+	l, err := p.s.lookup(key)
+	if err != nil {
+		return nil, err
+	}
+	codes, err := p.tuples(f)
+	if err != nil {
+		return nil, err
+	}
+	at := make([]int32, k.n)
+	n := 0
+	for i, c := range codes {
+		if l[c] == own {
+			if n < len(at) {
+				at[n] = int32(i)
+			}
+			n++
+		} else if l[c] != absent {
+			return nil, p.bad("columns", "key %q has a column, and a value in a tuple", p.s.keys[key].name)
+		}
+	}
+	if n != k.n {
+		return nil, p.bad("columns", "key %q has %d values, want %d", p.s.keys[key].name, k.n, n)
+	}
+	if n < len(codes) {
+		k.at = at
+	}
+	k.found = true
+	return k, nil
+}
+
+// decode reads the values of a column.
+func (p *pageReader) decode(k *keyRows) error {
+	if k.ints != nil || k.code != nil {
+		return nil
+	}
+	name := p.s.keys[k.key].name
+	if k.form == formInts {
+		ints, err := p.ints(name, k.data, k.n)
+		k.ints = ints
+		return err
+	}
+	if k.form == formCodes {
+		vals, err := p.s.values(k.key)
+		if err != nil {
+			return err
+		}
+		code, err := p.codes(name, k.codes, k.n, len(vals))
+		k.vals, k.code = vals, code
+		return err
+	}
+	raw, err := p.piece(name, k.data)
+	if err != nil {
+		return err
+	}
+	var vals []telemetry.Value
+	if k.form == formStrings {
+		ss, err := readTexts(raw, k.distinct)
+		if err != nil {
+			return p.corrupt(name, err)
+		}
+		vals = make([]telemetry.Value, len(ss))
+		for i, s := range ss {
+			vals[i] = telemetry.String(s)
+		}
+	} else if vals, err = readValues(raw, k.distinct); err != nil {
+		return p.corrupt(name, err)
+	}
+	code := make([]uint32, k.n)
+	if k.distinct == k.n {
+		for i := range code {
+			code[i] = uint32(i)
+		}
+		k.vals, k.code = vals, code
+		return wantNoCodes(p, name, k)
+	}
+	code, err = p.codes(name, k.codes, k.n, k.distinct)
+	k.vals, k.code = vals, code
+	return err
+}
+
+func wantNoCodes(p *pageReader, name string, k *keyRows) error {
+	if k.codes.size > 0 && k.form == formStrings {
+		return p.bad(name, "codes of distinct values")
+	}
+	return nil
+}
+
+// value returns the value of an item, if its tuple says that it has one there.
+func (p *pageReader) value(k *keyRows, item int) (telemetry.Value, error) {
+	i, ok := item, true
+	if k.at != nil {
+		i, ok = slices.BinarySearch(k.at, int32(item))
+	}
+	if !ok {
+		return telemetry.Value{}, fmt.Errorf("item %d has no value", item)
+	}
+	if err := p.decode(k); err != nil {
+		return telemetry.Value{}, err
+	}
+	if k.ints != nil {
+		return telemetry.Int(k.ints[i]), nil
+	}
+	return k.vals[k.code[i]], nil
+}

@@ -1,0 +1,179 @@
+package columns
+
+import (
+	"bytes"
+	"encoding/binary"
+	"slices"
+
+	"github.com/braidobs/braid/internal/telemetry"
+	"github.com/braidobs/braid/storage/part"
+)
+
+// End ends the open segment, if there is one.
+func (w *Writer) End() error {
+	if err := w.endPage(false); err != nil || len(w.done) == 0 {
+		return err
+	}
+	b := &w.out
+	b.reset()
+	b.head = append(b.head, version)
+	b.head = w.appendPages(b.head)
+	if err := w.dictionaries(); err != nil {
+		return err
+	}
+	b.add(w.order(), false)
+	shape := shapeOf(len(w.done), w.filter.most)
+	b.head = binary.AppendUvarint(b.head, uint64(shape.slots))
+	b.head = binary.AppendUvarint(b.head, uint64(shape.pieces))
+	b.body = w.filter.append(b.body, shape)
+	info := total(w.done)
+	info.Traces = len(w.ids)
+	w.w.Turn(w.pages + 1)
+	lo, hi := appendInfo(nil, info), binary.AppendUvarint(nil, uint64(len(w.done)))
+	hi = binary.AppendUvarint(hi, uint64(len(b.head)))
+	hi = binary.LittleEndian.AppendUint32(hi, part.Checksum(b.head))
+	b.packed = append(append(b.packed[:0], b.head...), b.body...)
+	if err := w.w.Blob(1, b.packed, string(lo), string(hi), false); err != nil {
+		return err
+	}
+	w.reset()
+	return nil
+}
+
+// appendInfo appends what is known of rows.
+func appendInfo(dst []byte, x Info) []byte {
+	dst = binary.AppendUvarint(dst, uint64(x.Rows))
+	dst = binary.AppendUvarint(dst, uint64(x.Traces))
+	dst = binary.AppendVarint(dst, x.Start)
+	for _, n := range []int64{x.LastStart, x.LastFirst, x.Lo, x.Hi} {
+		dst = binary.AppendVarint(dst, n-x.Start)
+	}
+	return dst
+}
+
+func readInfo(d *telemetry.Decoder) Info {
+	rows, traces := d.Uvarint(), d.Uvarint()
+	if rows == 0 || rows > maxSegmentRows || traces == 0 || traces > rows {
+		d.Fail("%d rows, %d traces", rows, traces)
+	}
+	x := Info{Rows: int(rows), Traces: int(traces), Start: d.Varint()}
+	for _, n := range []*int64{&x.LastStart, &x.LastFirst, &x.Lo, &x.Hi} {
+		*n = d.Varint() + x.Start
+	}
+	return x
+}
+
+// maxSegmentRows bounds the rows of a segment.
+const maxSegmentRows = MaxBlocks * part.MaxBlockRows
+
+// total returns what pages span together.
+func total(pages []pageInfo) Info {
+	x := pages[0].Info
+	for _, p := range pages[1:] {
+		x.Rows, x.Traces = x.Rows+p.Rows, x.Traces+p.Traces
+		if p.continued {
+			x.Traces--
+		}
+		x.Start, x.LastStart, x.LastFirst = min(x.Start, p.Start), max(x.LastStart, p.LastStart), max(x.LastFirst, p.LastFirst)
+		x.Lo, x.Hi = min(x.Lo, p.Lo), max(x.Hi, p.Hi)
+	}
+	return x
+}
+
+func (w *Writer) appendPages(dst []byte) []byte {
+	for i := range w.done {
+		p := &w.done[i]
+		dst = appendInfo(dst, p.Info)
+		flags := byte(0)
+		if p.continued {
+			flags = 1
+		}
+		dst = append(dst, flags)
+		dst = binary.AppendVarint(dst, p.minDur)
+		dst = binary.AppendVarint(dst, p.maxDur)
+		dst = binary.AppendUvarint(dst, uint64(p.head))
+		dst = binary.LittleEndian.AppendUint32(dst, p.crc)
+	}
+	return dst
+}
+
+// dictionaries writes keys with their values, tuples, resources and scopes.
+func (w *Writer) dictionaries() error {
+	b := &w.out
+	b.head = binary.AppendUvarint(b.head, uint64(len(w.keys.list)))
+	for _, k := range w.keys.list {
+		b.head = append(b.head, byte(k.place))
+		b.head = telemetry.AppendString(b.head, k.name)
+		b.head = binary.LittleEndian.AppendUint64(b.head, k.anywhere)
+		b.head = binary.LittleEndian.AppendUint64(b.head, k.unindexed)
+		b.head = binary.AppendVarint(b.head, k.lo)
+		b.head = binary.AppendVarint(b.head, k.hi)
+		b.head = binary.AppendUvarint(b.head, uint64(len(k.vals)))
+		if len(k.vals) > 0 {
+			b.add(w.pack.values(nil, k.vals), true)
+		}
+	}
+	width := (len(w.done) + 7) / 8
+	mask := func(dst []byte, m uint64) []byte {
+		return append(dst, binary.LittleEndian.AppendUint64(nil, m)[:width]...)
+	}
+	for f := range w.tuples {
+		t := &w.tuples[f]
+		b.head = binary.AppendUvarint(b.head, uint64(len(t.ends)))
+		if len(t.ends) == 0 {
+			continue
+		}
+		w.buf = w.buf[:0]
+		for i := range t.ends {
+			es := t.of(uint32(i))
+			w.buf = binary.AppendUvarint(w.buf, uint64(len(es)))
+			for _, e := range es {
+				w.buf = binary.AppendUvarint(w.buf, e>>32)
+				w.buf = binary.AppendUvarint(w.buf, uint64(uint32(e)+1))
+			}
+		}
+		for _, m := range t.masks {
+			w.buf = mask(w.buf, m)
+		}
+		b.add(w.buf, true)
+	}
+	b.head = binary.AppendUvarint(b.head, uint64(len(w.resMasks)))
+	b.add(w.pack.texts(nil, w.res.Strings()), true)
+	w.buf = w.buf[:0]
+	for _, m := range w.resMasks {
+		w.buf = mask(w.buf, m)
+	}
+	b.add(w.buf, true)
+	scopes := w.scopes.Strings()
+	b.head = binary.AppendUvarint(b.head, uint64(len(scopes)))
+	b.add(w.pack.texts(nil, scopes), true)
+	return nil
+}
+
+// order returns the numbers of the traces in the order of their IDs.
+func (w *Writer) order() []byte {
+	ns := make([]int64, len(w.ids))
+	for i := range ns {
+		ns[i] = int64(i)
+	}
+	slices.SortFunc(ns, func(x, y int64) int { return bytes.Compare(w.ids[x][:], w.ids[y][:]) })
+	return w.pack.ints(nil, ns)
+}
+
+// Copy ends the open segment and writes another one as it is stored.
+func (w *Writer) Copy(s *Segment) error {
+	if err := w.End(); err != nil {
+		return err
+	}
+	w.w.Turn(w.pages)
+	for i := range s.pages {
+		if err := w.w.Copy(s.part.pages, s.first+i); err != nil {
+			return err
+		}
+	}
+	w.w.Turn(w.pages + 1)
+	return w.w.Copy(s.part.segments, s.number)
+}
+
+// Close ends the open segment.
+func (w *Writer) Close() error { return w.End() }
