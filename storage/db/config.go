@@ -13,6 +13,7 @@ import (
 	"github.com/braidobs/braid/storage/blob"
 	"github.com/braidobs/braid/storage/catalog"
 	"github.com/braidobs/braid/storage/logs"
+	"github.com/braidobs/braid/storage/traces/columns"
 	"github.com/braidobs/braid/storage/wal"
 )
 
@@ -24,7 +25,6 @@ type Config struct {
 	CacheBytes         config.Size     `yaml:"cache_bytes" help:"Memory for blocks read from parts; 0 for no cache."`
 	FlushInterval      config.Duration `yaml:"flush_interval" help:"How long records stay in memory before they are written to a part, however few there are."`
 	LogBytes           config.Size     `yaml:"log_bytes" help:"The size of the write-ahead log at which everything in memory is written to parts. It bounds the time of a start after a crash."`
-	MergeBytes         config.Size     `yaml:"merge_bytes" help:"How much memory the spans of small parts that are merged into one may take; metrics and logs are merged without."`
 	RetryWindow        config.Duration `yaml:"retry_window" help:"How long a write request is remembered, so that a retry of it is stored once."`
 	RetryKeys          int             `yaml:"retry_keys" help:"How many write requests are remembered at most."`
 	MaxSources         int             `yaml:"max_sources" help:"How many numbered streams of senders, such as the logs of containers, are remembered, so that what is sent again is stored once. The one written to longest ago is forgotten first."`
@@ -45,7 +45,6 @@ func DefaultConfig() Config {
 		CacheBytes:    32 << 20,
 		FlushInterval: config.Duration(10 * time.Minute),
 		LogBytes:      512 << 20,
-		MergeBytes:    64 << 20,
 		RetryWindow:   config.Duration(5 * time.Minute),
 		RetryKeys:     200_000,
 		MaxSources:    200_000,
@@ -69,7 +68,6 @@ func (c Config) Validate() error {
 		{"head_bytes", c.HeadBytes},
 		{"pinned_bytes", c.PinnedBytes},
 		{"log_bytes", c.LogBytes},
-		{"merge_bytes", c.MergeBytes},
 	} {
 		if s.size < 1<<20 {
 			errs.Field(s.name, errors.New("must be at least 1MiB"))
@@ -125,6 +123,10 @@ type Deps struct {
 	MergeMetricsFrom int
 	// Logs is the layout of parts of logs; the zero value is logs.DefaultLayout.
 	Logs logs.Layout
+	// Traces is the layout of parts of traces; the zero value is columns.DefaultLayout.
+	Traces columns.Layout
+	// SharedTraces is of how many traces at once a read finds out where they lie; 0 is 512 Ki.
+	SharedTraces int
 }
 
 // metrics are the engine's own.

@@ -29,22 +29,25 @@ import (
 	signalmetrics "github.com/braidobs/braid/storage/metrics"
 	"github.com/braidobs/braid/storage/part"
 	"github.com/braidobs/braid/storage/traces"
+	"github.com/braidobs/braid/storage/traces/columns"
 	"github.com/braidobs/braid/storage/wal"
 )
 
 // DB is an open store. It is safe for concurrent use.
 type DB struct {
-	cfg   Config
-	deps  Deps
-	log   *slog.Logger
-	m     *metrics
-	wal   wal.Log
-	keys  *retryKeys
-	turns *turns // on streams of sources
-	enc   *zstd.Encoder
-	dec   *zstd.Decoder
-	lines *lines.Decoder
-	cache *part.Cache
+	cfg      Config
+	deps     Deps
+	log      *slog.Logger
+	m        *metrics
+	wal      wal.Log
+	keys     *retryKeys
+	turns    *turns // on streams of sources
+	enc      *zstd.Encoder
+	dec      *zstd.Decoder
+	lines    *lines.Decoder
+	segments *traces.Segments
+	shared   *traces.Shared
+	cache    *part.Cache
 
 	packings sync.Pool       // of *packing
 	inflight [4]atomic.Int64 // bytes of writes between admission and apply, by chain
@@ -169,6 +172,9 @@ func Open(ctx context.Context, cfg Config, deps Deps) (*DB, error) {
 	if deps.Logs == (logs.Layout{}) {
 		deps.Logs = logs.DefaultLayout()
 	}
+	if deps.Traces == (columns.Layout{}) {
+		deps.Traces = columns.DefaultLayout()
+	}
 	if deps.MergeMetricsFrom < 2 {
 		deps.MergeMetricsFrom = mergeMetricsFrom
 	}
@@ -191,6 +197,7 @@ func Open(ctx context.Context, cfg Config, deps Deps) (*DB, error) {
 		return nil, fmt.Errorf("create zstd encoder: %w", err)
 	}
 	d.lines = lines.NewDecoder()
+	d.segments, d.shared = traces.NewSegments(), traces.NewShared(deps.SharedTraces)
 	if d.dec, err = part.NewDecoder(); err != nil {
 		return nil, fmt.Errorf("create zstd decoder: %w", err)
 	}

@@ -262,11 +262,14 @@ func (d *DB) writeHead(ctx context.Context, h *head) ([]partMeta, error) {
 		}
 	case storage.Traces:
 		m := make(map[slot]*traces.Builder)
-		h.traces.Snapshot().Each(func(t telemetry.Tenant, res *telemetry.Resource, spans []telemetry.Span) {
-			for i := range spans {
-				builderOf(m, slot{t, dayOf(spans[i].Start, nanosPerDay)}, traces.NewBuilder).Add(res, &spans[i])
+		make := func() *traces.Builder { return traces.NewBuilder(ctx, d.deps.Traces) }
+		snap := h.traces.Snapshot()
+		for _, t := range snap.Tenants() {
+			src := snap.Tenant(t)
+			for _, day := range src.Days() {
+				builderOf(m, slot{t, day}, make).AddDay(src, day)
 			}
-		})
+		}
 		for k, b := range m {
 			builders[k] = b
 		}

@@ -64,8 +64,8 @@ func FuzzPart(f *testing.F) {
 // is read again the same.
 func FuzzRecord(f *testing.F) {
 	seed(f, goldenDir+"/*.rec")
-	seed(f, currentDir+"/*.rec")
-	for _, name := range []string{goldenDir + "/request", goldenDir + "/delete", goldenDir + "/sourced", goldenDir + "/setting", currentDir + "/series"} {
+	seed(f, thirdDir+"/*.rec")
+	for _, name := range []string{goldenDir + "/request", goldenDir + "/delete", goldenDir + "/sourced", goldenDir + "/setting", thirdDir + "/series"} {
 		b, err := os.ReadFile(name + ".rec")
 		require.NoError(f, err)
 		body, err := s2.Decode(nil, b[2:])

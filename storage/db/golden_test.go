@@ -28,6 +28,7 @@ import (
 	"github.com/braidobs/braid/storage/metrics"
 	"github.com/braidobs/braid/storage/part"
 	"github.com/braidobs/braid/storage/traces"
+	"github.com/braidobs/braid/storage/traces/columns"
 	"github.com/braidobs/braid/storage/vfs"
 )
 
@@ -36,7 +37,8 @@ var rewrite = flag.Bool("rewrite", false, "write the golden files of the current
 const (
 	goldenDir   = "testdata/v1"
 	secondDir   = "testdata/v2" // what the second version wrote, where that differs
-	currentDir  = "testdata/v3" // what the current version writes, where that differs
+	thirdDir    = "testdata/v3" // and the third
+	currentDir  = "testdata/v4" // what the current version writes, where that differs
 	goldenParts = "../part/testdata/v1"
 	// currentParts is what the current version writes, where that differs.
 	currentParts = "../part/testdata/v2"
@@ -102,13 +104,13 @@ func goldenMask() *storage.Mask {
 
 func TestGoldenRecords(t *testing.T) {
 	if *rewrite {
-		keep(t, currentDir+"/series.rec", db.EncodeNumbered(goldenRequest()))
+		keep(t, thirdDir+"/series.rec", db.EncodeNumbered(goldenRequest()))
 		keep(t, goldenDir+"/request.rec", db.EncodeRequest(goldenRequest()))
 		keep(t, goldenDir+"/delete.rec", db.EncodeMask(goldenMask()))
 		keep(t, goldenDir+"/sourced.rec", db.EncodeRequest(&storage.Request{Key: storage.Key{1}, Batches: []telemetry.Batch{piece(3, 5), piece(50, 51)}}))
 		keep(t, goldenDir+"/setting.rec", db.EncodeSetting("key", []byte("value")))
 	}
-	for _, name := range []string{goldenDir + "/request.rec", currentDir + "/series.rec"} {
+	for _, name := range []string{goldenDir + "/request.rec", thirdDir + "/series.rec"} {
 		b, err := os.ReadFile(name)
 		require.NoError(t, err)
 		req, mask, err := db.DecodeRecord(b)
@@ -209,7 +211,7 @@ func TestGoldenDirectory(t *testing.T) {
 	if *rewrite {
 		writeGoldenDirectory(t)
 	}
-	for _, dir := range []string{goldenDir, secondDir, currentDir} {
+	for _, dir := range []string{goldenDir, secondDir, thirdDir, currentDir} {
 		t.Run(filepath.Base(dir), func(t *testing.T) { goOn(t, dir) })
 	}
 }
@@ -309,9 +311,7 @@ func writeGoldenParts(t *testing.T) {
 	walk(t, disk, "data/blobs/parts", func(name string) {
 		b, err := vfs.ReadFile(disk, name, 1<<30)
 		require.NoError(t, err)
-		if signal := strings.Split(name, "/")[3]; signal != storage.Traces.String() {
-			keep(t, filepath.Join(currentParts, signal+".part"), b)
-		}
+		keep(t, filepath.Join(currentParts, strings.Split(name, "/")[3]+".part"), b)
 	})
 }
 
@@ -359,15 +359,24 @@ func TestGoldenParts(t *testing.T) {
 		}
 		require.Equal(t, want.Logs, got.Logs, dir)
 	}
-	tp := traces.OpenPart(file(goldenParts, storage.Traces), 1, math.MinInt64, math.MaxInt64)
-	tq := storage.SpanQuery{Start: math.MinInt64, End: math.MaxInt64, Columns: storage.SpanAll}
-	require.NoError(t, tp.Scan(t.Context(), &tq, nil, func(b *storage.SpanBlock) error {
-		for i := range b.Len() {
-			require.Equal(t, want.Resource, b.ResourceOf(i))
-			got.Spans = append(got.Spans, b.Span(i))
+	for _, dir := range []string{goldenParts, currentParts} {
+		got.Spans = nil
+		tp := traces.OpenPart(file(dir, storage.Traces), 1, math.MinInt64, math.MaxInt64, traces.NewSegments())
+		tq := storage.SpanQuery{Start: math.MinInt64, End: math.MaxInt64, Columns: storage.SpanAll}
+		require.NoError(t, tp.Scan(t.Context(), &traces.Scan{SpanQuery: tq}, func(b traces.Rows) error {
+			for i := range b.Len() {
+				require.Equal(t, want.Resource, b.ResourceOf(i))
+				got.Spans = append(got.Spans, b.Span(i))
+			}
+			return nil
+		}))
+		require.Len(t, got.Spans, len(want.Spans))
+		for i := range want.Spans { // equal scopes are one in a batch
+			require.Equal(t, want.Spans[i].Scope, got.Spans[i].Scope)
+			got.Spans[i].Scope = want.Spans[i].Scope
 		}
-		return nil
-	}))
+		require.Equal(t, telemetry.AppendBatch(nil, &telemetry.Batch{Spans: want.Spans}), telemetry.AppendBatch(nil, &telemetry.Batch{Spans: got.Spans}), dir)
+	}
 	slices.Reverse(want.Series) // by labels
 	for _, dir := range []string{goldenParts, currentParts} {
 		b, err := os.ReadFile(dir + "/metrics.part")
@@ -407,11 +416,6 @@ func TestGoldenParts(t *testing.T) {
 			require.Equal(t, telemetry.AppendSeries(nil, &want.Series[i]), telemetry.AppendSeries(nil, &got.Series[i]), dir)
 		}
 	}
-	require.Len(t, got.Spans, len(want.Spans))
-	for i := range want.Spans { // equal scopes are one in a batch
-		require.Equal(t, want.Spans[i].Scope, got.Spans[i].Scope)
-		got.Spans[i].Scope = want.Spans[i].Scope
-	}
 	require.Equal(t, telemetry.AppendBatch(nil, &want), telemetry.AppendBatch(nil, &got))
 }
 
@@ -426,7 +430,7 @@ func scanEverything(t *testing.T, p *part.Part) {
 	}
 	masks := []storage.Predicate{nil, storage.LineContains("ine 1"), storage.AttrMatch{M: labels.MustNewMatcher(labels.MatchEqual, "a", "b")}, storage.TraceIn{traceID(1), {}}, storage.StreamMatch{labels.MustNewMatcher(labels.MatchEqual, "service_name", "shop")}}
 	lp := logs.OpenPart(p, 1, math.MinInt64, math.MaxInt64)
-	tp := traces.OpenPart(p, 1, math.MinInt64, math.MaxInt64)
+	tp := traces.OpenPart(p, 1, math.MinInt64, math.MaxInt64, traces.NewSegments())
 	for _, where := range masks {
 		lq := storage.LogQuery{Start: math.MinInt64, End: math.MaxInt64, Columns: storage.LogAll, Where: where}
 		_, err := logs.Collect(ctx, []logs.Source{lp}, logs.Scan{LogQuery: lq, Decoder: lines.NewDecoder()}, func(_ int, err error) error { return err })
@@ -444,7 +448,17 @@ func scanEverything(t *testing.T, p *part.Part) {
 		}))
 		corrupt(lp.Streams(ctx, &logs.Scan{LogQuery: lq, Decoder: lines.NewDecoder()}, func(telemetry.LabelSet) {}))
 		tq := storage.SpanQuery{Start: math.MinInt64, End: math.MaxInt64, Columns: storage.SpanAll, Where: where, Order: storage.NewestFirst, Limit: 1}
-		_, err = traces.Collect(ctx, []traces.Source{tp}, tq, nil, func(_ int, err error) error { return err })
+		_, err = traces.Collect(ctx, []traces.Source{tp}, traces.Scan{SpanQuery: tq}, func(_ int, err error) error { return err })
+		corrupt(err)
+		rq := traces.Query{TraceQuery: storage.TraceQuery{Start: math.MinInt64, End: math.MaxInt64, Need: []storage.Predicate{where}}, Lo: math.MinInt64, Hi: math.MaxInt64}
+		for b, err := range traces.Read(ctx, []traces.Source{tp, tp}, rq, traces.NewShared(0), func(_ int, err error) error { return err }) {
+			corrupt(err)
+			if err == nil {
+				_, err = b.Column(storage.Field(storage.SpanName))
+				corrupt(err)
+			}
+		}
+		_, err = traces.Keys(ctx, []traces.Source{tp}, rq, traces.NewShared(0), func(_ int, err error) error { return err })
 		corrupt(err)
 	}
 	_, err := lp.Resources()
@@ -463,12 +477,17 @@ func scanEverything(t *testing.T, p *part.Part) {
 		corrupt(mp.LabelNames(ctx, &q, func(string) {}))
 		corrupt(mp.LabelValues(ctx, "code", &q, func(string) {}))
 	}
+	enc, err := part.NewEncoder()
+	require.NoError(t, err)
+	tb := traces.NewBuilder(ctx, columns.DefaultLayout())
+	if err = tb.AddPart(tp, []traces.Mask{traces.NewMask(&storage.Mask{Start: 0, End: math.MaxInt64, Traces: []telemetry.TraceID{traceID(1)}}, 5)}); err == nil {
+		err = tb.Write(part.NewWriter(io.Discard, enc, map[string]string{}))
+	}
+	corrupt(err)
 	b := metrics.NewBuilder(ctx)
 	if err := b.AddPart(mp, masks2); err != nil {
 		corrupt(err)
 	} else {
-		enc, err := part.NewEncoder()
-		require.NoError(t, err)
 		corrupt(b.Write(part.NewWriter(io.Discard, enc, map[string]string{})))
 	}
 	corrupt(mp.Metadata("", func(string, telemetry.Metadata) {}))

@@ -21,6 +21,7 @@ import (
 	"github.com/braidobs/braid/storage/catalog/mem"
 	"github.com/braidobs/braid/storage/db"
 	"github.com/braidobs/braid/storage/logs"
+	"github.com/braidobs/braid/storage/traces/columns"
 	"github.com/braidobs/braid/storage/vfs"
 	"github.com/braidobs/braid/storage/wal"
 	"github.com/braidobs/braid/storage/wal/file"
@@ -53,12 +54,12 @@ type machine struct {
 	blobs *dir.Store
 
 	checkpointEvery int // 0 for the default
+	sharedTraces    int // 0 for the default
 }
 
 func testConfig() db.Config {
 	cfg := db.DefaultConfig()
 	cfg.HeadBytes = 1 << 20
-	cfg.MergeBytes = 1 << 20
 	cfg.CacheBytes = 0
 	return cfg
 }
@@ -79,7 +80,9 @@ func (m *machine) open(ctx context.Context) error {
 		},
 		Blobs: blobs, Catalog: mem.New(), Now: m.clock.Now, CheckpointEvery: m.checkpointEvery, MergeMetricsFrom: 4,
 		// Small, so that there are segments of several blocks, some of which are copied.
-		Logs: logs.Layout{BlockRows: 7, BlockText: 1 << 10, SegmentBlocks: 3, FullRows: 12, FullText: 4 << 10},
+		Logs:         logs.Layout{BlockRows: 7, BlockText: 1 << 10, SegmentBlocks: 3, FullRows: 12, FullText: 4 << 10},
+		SharedTraces: m.sharedTraces,
+		Traces:       columns.Layout{PageRows: 7, SegmentRows: 40, FullRows: 20},
 	})
 	if err != nil {
 		return errors.Join(err, blobs.Close())

@@ -26,11 +26,11 @@ const mergeMetricsFrom = 8
 // metricsMergeBytes is how much the samples of a part of metrics may take, unpacked.
 const metricsMergeBytes = 8 << 30
 
-// logsMergeBytes is how much the records of a part of logs may take: merges copy what is large.
-const logsMergeBytes = 8 << 30
+// rowsMergeBytes is how much the records of a part of logs or traces may take: merges copy what is large.
+const rowsMergeBytes = 8 << 30
 
 // rewrite writes the records of some parts of one partition, neighbours in the order of arrival, into one part
-// without what deletes cover, and commits that. Parts of traces are read into memory: storage.merge_bytes bounds them. It needs tidyMu, and takes flushMu for the commit alone.
+// without what deletes cover, and commits that. It needs tidyMu, and takes flushMu for the commit alone.
 func (d *DB) rewrite(ctx context.Context, p partition, why string, in []*partHandle) error {
 	if !d.live(in) || d.closed.Load() {
 		return nil
@@ -74,14 +74,11 @@ func (d *DB) writeMerged(ctx context.Context, p partition, meta partMeta, in []*
 	if err != nil {
 		return err
 	}
-	if p.signal == storage.Traces && b.Empty() { // merges of the others stream: they know at the end whether they are empty
-		return nil
-	}
 	out, err := d.writePart(ctx, meta, b)
 	if err != nil {
 		return err
 	}
-	if b.Empty() {
+	if b.Empty() { // merges stream: they know at the end
 		d.discard(ctx, out.Name)
 	} else {
 		m.Outputs = []partMeta{out}
@@ -122,7 +119,7 @@ func (d *DB) quarantineAmong(in []*partHandle, err error) {
 
 // read collects the records of parts. One that is corrupt is set aside, and the rewrite is off.
 func (d *DB) read(ctx context.Context, s storage.Signal, in []*partHandle, masks [][]mask) (builder, error) {
-	mb, lb, tb := signalmetrics.NewBuilder(ctx), logs.NewBuilder(ctx, d.deps.Logs, d.lines), traces.NewBuilder()
+	mb, lb, tb := signalmetrics.NewBuilder(ctx), logs.NewBuilder(ctx, d.deps.Logs, d.lines), traces.NewBuilder(ctx, d.deps.Traces)
 	for i, h := range in {
 		err := h.open(ctx, d)
 		if err == nil {
@@ -132,7 +129,7 @@ func (d *DB) read(ctx context.Context, s storage.Signal, in []*partHandle, masks
 			case storage.Logs:
 				err = lb.AddPart(h.logs, logMasks(masks[i]))
 			case storage.Traces:
-				err = tb.AddPart(ctx, h.traces, traceMasks(masks[i]))
+				err = tb.AddPart(h.traces, traceMasks(masks[i]))
 			}
 		}
 		if errors.Is(err, part.ErrCorrupt) {
@@ -191,15 +188,12 @@ func (d *DB) mergeSmall(ctx context.Context) error {
 	d.mu.Unlock()
 	var errs []error
 	for p, hs := range v.parts {
-		rule := mergeRule{from: mergeFrom, bytes: int64(d.cfg.MergeBytes)}
+		rule := mergeRule{from: mergeFrom, bytes: rowsMergeBytes}
 		if p.signal == storage.Metrics {
 			rule = mergeRule{from: d.deps.MergeMetricsFrom, bytes: metricsMergeBytes}
 			if idle || now.After(time.Unix((p.day+1)*86400, 0).Add(settled)) { // little comes any more: few parts are smallest
 				rule.from = 2
 			}
-		}
-		if p.signal == storage.Logs {
-			rule.bytes = logsMergeBytes
 		}
 		for _, run := range mergeable(hs, rule) {
 			if err := ctx.Err(); err != nil {

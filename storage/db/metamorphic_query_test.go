@@ -30,6 +30,7 @@ func (w *twin) ask(t *testing.T) {
 	for range 4 {
 		w.askLogs(t, want, got)
 		w.askSpans(t, want, got)
+		w.askTraces(t, want, got)
 		w.askSeries(t, want, got)
 		w.askEntities(t, got)
 	}

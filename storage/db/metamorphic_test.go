@@ -46,6 +46,7 @@ func metamorphicTrial(t *testing.T, seed uint64) {
 	rng := testRand(seed ^ 0x3e7a)
 	w := &twin{m: newMachine(vfs.NewMem()), rng: rng, oracle: testkit.NewStore("test"), known: testkit.NewStore("test")}
 	w.m.cfg.Cluster = "test"
+	w.m.sharedTraces = []int{0, 3}[rng.IntN(2)]
 	w.gen = testkit.NewGen(seed, testkit.Options{
 		Start: start, Step: []time.Duration{time.Millisecond, time.Second, time.Hour}[rng.IntN(3)], InOrder: rng.IntN(2) == 0,
 	})
@@ -316,6 +317,9 @@ func (w *twin) predicate(depth int) storage.Predicate {
 	case 8:
 		return storage.FieldMatch{Field: storage.SpanField(w.rng.IntN(5)), M: w.matcher([]string{"x"}, []string{"GET /", "server", "error", "", "deadline exceeded", "checkout"})}
 	case 9:
+		if w.rng.IntN(2) == 0 {
+			return w.valueMatch()
+		}
 		return storage.DurationRange{Min: w.rng.Int64N(1e9), Max: w.rng.Int64N(1e10)}
 	case 10, 11:
 		return storage.And(w.predicates(depth))

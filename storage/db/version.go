@@ -62,7 +62,7 @@ func (h *partHandle) open(ctx context.Context, d *DB) error {
 	case storage.Logs:
 		h.logs = logs.OpenPart(p, m.To, m.Lo, m.Hi)
 	case storage.Traces:
-		h.traces = traces.OpenPart(p, m.To, m.Lo, m.Hi)
+		h.traces = traces.OpenPart(p, m.To, m.Lo, m.Hi, d.segments)
 	}
 	h.reader = r
 	return nil

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"iter"
 	"maps"
-	"math"
 	"slices"
 	"sync"
 
@@ -379,71 +378,6 @@ func streamPart(p storage.Predicate) storage.Predicate {
 func matchStream(s telemetry.LabelSet, p storage.Predicate) bool {
 	b := storage.LogBlock{Streams: []telemetry.LabelSet{s}, Stream: []uint32{0}, Time: []int64{0}}
 	return b.Match(0, p)
-}
-
-// Spans implements storage.SpanReader.
-func (v *view) Spans(ctx context.Context, q storage.SpanQuery) iter.Seq2[*storage.SpanBlock, error] {
-	return func(yield func(*storage.SpanBlock, error) bool) {
-		ctx, end := v.begin(ctx)
-		defer end()
-		hs, err := v.handles(ctx, storage.Traces, q.Tenant, q.Start, q.End)
-		if err != nil {
-			yield(nil, explain(ctx, err))
-			return
-		}
-		srcs := make([]traces.Source, 0, len(hs)+len(v.traces))
-		for _, h := range hs {
-			srcs = append(srcs, h.traces)
-		}
-		for _, s := range v.traces {
-			srcs, hs = append(srcs, s.Tenant(q.Tenant)), append(hs, nil)
-		}
-		masks := traceMasks(v.masksOf(storage.Traces, q.Tenant))
-		read := reading[*storage.SpanBlock]{v: v, ctx: ctx, handles: hs, yield: yield}
-		if q.Order != storage.Unordered {
-			read.one(traces.Collect(ctx, srcs, q, masks, read.failed))
-			return
-		}
-		read.all(func(i int, emit func(*storage.SpanBlock) error) error { return srcs[i].Scan(ctx, &q, masks, emit) })
-	}
-}
-
-// Traces implements storage.SpanReader.
-func (v *view) Traces(ctx context.Context, q storage.TraceQuery) iter.Seq2[storage.TraceBlock, error] {
-	return func(yield func(storage.TraceBlock, error) bool) {
-		byID := make(map[telemetry.TraceID][]storage.SpanRow)
-		var order []telemetry.TraceID
-		for b, err := range v.Spans(ctx, storage.SpanQuery{Tenant: q.Tenant, Start: math.MinInt64, End: math.MaxInt64, Columns: storage.SpanAll}) {
-			if err != nil {
-				yield(nil, err)
-				return
-			}
-			for i := range b.Len() {
-				s := b.Span(i)
-				if byID[s.TraceID] == nil {
-					order = append(order, s.TraceID)
-				}
-				byID[s.TraceID] = append(byID[s.TraceID], storage.SpanRow{Resource: b.ResourceOf(i), Span: &s})
-			}
-		}
-		all := storage.NewTraceRows(math.MinInt64)
-		for _, id := range order {
-			all.Add(byID[id])
-		}
-		if all.Len() > 0 {
-			yield(all, nil)
-		}
-	}
-}
-
-// SpanKeys implements storage.SpanReader.
-func (v *view) SpanKeys(context.Context, storage.TraceQuery) ([]storage.SpanKey, error) {
-	return nil, nil
-}
-
-// SpanValues implements storage.SpanReader.
-func (v *view) SpanValues(context.Context, storage.SpanKey, storage.TraceQuery, int) ([]telemetry.Value, error) {
-	return nil, nil
 }
 
 // Metadata implements storage.SeriesReader.

@@ -1,6 +1,3 @@
-// Package traces keeps spans: in memory until they are flushed (Head), then in parts where the spans of a
-// trace lie together (Builder, Part). Both are scanned in the same way, through a Source. A trace whose spans
-// came at different times lies in several sources as fragments, which readers join.
 package traces
 
 import (
@@ -13,75 +10,106 @@ import (
 	"github.com/braidobs/braid/storage"
 )
 
-// Source is something that holds spans: a snapshot of a head or a part.
-type Source interface {
-	// Bounds returns the smallest and largest start held.
-	Bounds() (lo, hi int64)
-	// Scan calls emit with blocks of the rows that q selects and no mask covers, in no order. A block may be
-	// kept by emit.
-	Scan(ctx context.Context, q *storage.SpanQuery, masks []Mask, emit func(*storage.SpanBlock) error) error
-}
-
-// Mask is a delete as scans apply it: rows in the time range that match are invisible.
-type Mask struct {
-	Position   storage.Position // what came before it is covered
-	Start, End int64
-	Where      storage.Predicate
-}
-
-// NewMask turns a delete into the form of scans.
-func NewMask(m *storage.Mask, at storage.Position) Mask {
-	var w storage.Predicate
-	if len(m.Traces) > 0 {
-		w = storage.TraceIn(m.Traces)
-	}
-	return Mask{Position: at, Start: m.Start, End: m.End, Where: w}
-}
-
-// Head is the spans of all tenants that are not in parts yet, in the order of their arrival. It is safe for
-// concurrent use; a Snapshot of it never changes.
+// Head is the spans of all tenants that are not in parts yet, in the order of their arrival. It is safe
+// for concurrent use; a Snapshot of it never changes.
+//
+// A span costs four bytes here beside itself, a trace about a hundred.
 type Head struct {
 	mu      sync.RWMutex // guards all below
-	entries []entry
-	traces  map[telemetry.TraceID][]int32 // entries that hold spans of the trace
+	tenants map[telemetry.Tenant]*tenantHead
+	batches int
 	bytes   int64
 	records int64
 }
 
+// tenantHead is the spans of one tenant. Rows are numbered in the order of arrival. What is there of entries and prev does
+// not change any more.
+type tenantHead struct {
+	entries []entry
+	prev    []int32 // of each row, the row of the same trace before it, -1 for none
+	index   map[telemetry.TraceID]int32
+	traces  []headTrace
+}
+
+// headTrace is the spans of one trace in a head.
+type headTrace struct {
+	id   telemetry.TraceID
+	last int32 // row
+	rows int32
+	lo   int64 // smallest and largest start
+	hi   int64
+	end  int64   // largest end or start
+	of   *Tenant // once it was asked for
+}
+
 // entry is what one batch brought.
 type entry struct {
+	batch  int // its number
+	base   int32
 	pos    storage.Position
-	tenant telemetry.Tenant
 	res    *telemetry.Resource
 	spans  []telemetry.Span
 	lo, hi int64
 }
 
 // NewHead returns an empty head.
-func NewHead() *Head { return &Head{traces: make(map[telemetry.TraceID][]int32)} }
+func NewHead() *Head { return &Head{tenants: make(map[telemetry.Tenant]*tenantHead)} }
+
+// What a span, a trace and a batch take beside their own.
+const (
+	rowBytes   = 4
+	traceBytes = 120
+	entryBytes = 120
+)
 
 // Append adds the spans of b, which it keeps. It is for one caller at a time.
 func (h *Head) Append(pos storage.Position, b *telemetry.Batch) {
 	if len(b.Spans) == 0 {
 		return
 	}
-	e := entry{pos: pos, tenant: b.Tenant, res: b.Resource, spans: b.Spans, lo: math.MaxInt64, hi: math.MinInt64}
-	size := int64(200)
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	n := int32(len(h.entries))
+	size := int64(entryBytes)
+	e := entry{pos: pos, res: b.Resource, spans: b.Spans, lo: math.MaxInt64, hi: math.MinInt64}
 	for i := range b.Spans {
 		s := &b.Spans[i]
 		e.lo, e.hi = min(e.lo, s.Start), max(e.hi, s.Start)
-		size += int64(s.Size())
-		if list := h.traces[s.TraceID]; len(list) == 0 || list[len(list)-1] != n {
-			h.traces[s.TraceID] = append(list, n)
-			size += 60
-		}
+		size += int64(s.Size()) + rowBytes
 	}
-	h.entries = append(h.entries, e)
-	h.bytes += size
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	t := h.tenants[b.Tenant]
+	if t == nil { // an entry follows
+		t = &tenantHead{index: make(map[telemetry.TraceID]int32)}
+		h.tenants[b.Tenant] = t
+	}
+	before := len(t.traces)
+	e.batch, e.base = h.batches, int32(len(t.prev))
+	last := int32(-1) // trace
+	for i := range b.Spans {
+		s := &b.Spans[i]
+		if last < 0 || s.TraceID != t.traces[last].id {
+			last = t.trace(s)
+		}
+		tr := &t.traces[last]
+		t.prev = append(t.prev, tr.last)
+		tr.last = e.base + int32(i)
+		tr.rows++
+		tr.lo, tr.hi, tr.end = min(tr.lo, s.Start), max(tr.hi, s.Start), max(tr.end, s.Start, s.End)
+	}
+	t.entries = append(t.entries, e)
+	h.batches++
+	h.bytes += size + int64(len(t.traces)-before)*traceBytes
 	h.records += int64(len(b.Spans))
+}
+
+// trace returns the number of the trace of s.
+func (t *tenantHead) trace(s *telemetry.Span) int32 {
+	n, ok := t.index[s.TraceID]
+	if !ok {
+		n = int32(len(t.traces))
+		t.index[s.TraceID] = n
+		t.traces = append(t.traces, headTrace{id: s.TraceID, last: -1, lo: s.Start, hi: s.Start, end: s.Start})
+	}
+	return n
 }
 
 // Size returns the memory held, in bytes, and the number of spans.
@@ -95,123 +123,219 @@ func (h *Head) Size() (bytes, records int64) {
 func (h *Head) Snapshot() *Snapshot {
 	h.mu.RLock()
 	defer h.mu.RUnlock()
-	return &Snapshot{head: h, entries: slices.Clip(h.entries)}
+	return &Snapshot{head: h, batches: h.batches}
 }
 
 // Snapshot is a state of a head.
 type Snapshot struct {
 	head    *Head
-	entries []entry
+	batches int
 }
 
-// Each calls f for each batch, in the order of arrival.
-func (s *Snapshot) Each(f func(tenant telemetry.Tenant, res *telemetry.Resource, spans []telemetry.Span)) {
-	for i := range s.entries {
-		e := &s.entries[i]
-		f(e.tenant, e.res, e.spans)
+// Tenants returns the tenants that have spans, sorted.
+func (s *Snapshot) Tenants() []telemetry.Tenant {
+	s.head.mu.RLock()
+	defer s.head.mu.RUnlock()
+	tenants := make([]telemetry.Tenant, 0, len(s.head.tenants))
+	for name, t := range s.head.tenants {
+		if t.entries[0].batch < s.batches {
+			tenants = append(tenants, name)
+		}
 	}
+	slices.Sort(tenants)
+	return tenants
 }
 
 // Tenant is the part of a snapshot that belongs to one tenant.
 type Tenant struct {
-	s      *Snapshot
-	tenant telemetry.Tenant
+	head    *Head
+	of      *tenantHead // nil when there is nothing
+	entries []entry
+	prev    []int32
 }
 
 var _ Source = (*Tenant)(nil)
 
 // Tenant returns the spans of one tenant.
-func (s *Snapshot) Tenant(t telemetry.Tenant) *Tenant { return &Tenant{s: s, tenant: t} }
+func (s *Snapshot) Tenant(name telemetry.Tenant) *Tenant {
+	s.head.mu.RLock()
+	defer s.head.mu.RUnlock()
+	t := &Tenant{head: s.head, of: s.head.tenants[name]}
+	if t.of == nil {
+		return t
+	}
+	n, _ := slices.BinarySearchFunc(t.of.entries, s.batches, func(e entry, batch int) int { return e.batch - batch })
+	t.entries = t.of.entries[:n]
+	if n > 0 {
+		last := &t.entries[n-1]
+		t.prev = t.of.prev[:int(last.base)+len(last.spans)]
+	}
+	return t
+}
 
 // Bounds returns the widest range: a head is young and always worth a look.
 func (t *Tenant) Bounds() (int64, int64) { return math.MinInt64, math.MaxInt64 }
 
-// candidates returns the entries that can hold rows of q.
-func (t *Tenant) candidates(q *storage.SpanQuery) []*entry {
-	var es []*entry
-	add := func(e *entry) {
-		if e.tenant == t.tenant && e.hi >= q.Start && e.lo <= q.End {
-			es = append(es, e)
-		}
+// last returns the last row of a trace, which the snapshot may not hold any more, and -1 when there is none.
+func (t *Tenant) last(id telemetry.TraceID) int32 {
+	if t.of == nil {
+		return -1
 	}
-	ids, ok := storage.TracesOf(q.Where)
+	t.head.mu.RLock()
+	defer t.head.mu.RUnlock()
+	if n, ok := t.of.index[id]; ok {
+		return t.of.traces[n].last
+	}
+	return -1
+}
+
+// trace returns a trace; some of its spans, or all, the snapshot may not hold.
+func (t *Tenant) trace(id telemetry.TraceID) (tr headTrace, ok bool) {
+	if t.of == nil {
+		return tr, false
+	}
+	t.head.mu.RLock()
+	defer t.head.mu.RUnlock()
+	n, ok := t.of.index[id]
 	if !ok {
-		for i := range t.s.entries {
-			add(&t.s.entries[i])
-		}
-		return es
+		return tr, false
 	}
-	var hits []int32
-	t.s.head.mu.RLock()
+	tr = t.of.traces[n]
+	tr.of = t
+	return tr, true
+}
+
+// traces returns the traces of the tenant, as trace does.
+func (t *Tenant) traces() []headTrace {
+	if t.of == nil {
+		return nil
+	}
+	t.head.mu.RLock()
+	defer t.head.mu.RUnlock()
+	trs := slices.Clone(t.of.traces)
+	for i := range trs {
+		trs[i].of = t
+	}
+	return trs
+}
+
+// chain appends the rows of the trace whose last row is given, in the order of arrival.
+func (t *Tenant) chain(dst []int32, last int32) []int32 {
+	if last >= int32(len(t.prev)) {
+		t.head.mu.RLock()
+		prev := t.of.prev
+		t.head.mu.RUnlock()
+		for last >= int32(len(t.prev)) {
+			last = prev[last]
+		}
+	}
+	n := len(dst)
+	for ; last >= 0; last = t.prev[last] {
+		dst = append(dst, last)
+	}
+	slices.Reverse(dst[n:])
+	return dst
+}
+
+// at returns the batch of a row.
+func (t *Tenant) at(row int32) *entry {
+	n, found := slices.BinarySearchFunc(t.entries, row, func(e entry, row int32) int { return int(e.base) - int(row) })
+	if !found {
+		n--
+	}
+	return &t.entries[n]
+}
+
+// each calls f for the rows in the time range of s, which f may narrow, in the order of arrival.
+func (t *Tenant) each(ctx context.Context, s *Scan, f func(row int32, e *entry, span *telemetry.Span) error) error {
+	seen := int64(0)
+	defer func() { s.opened(0, seen, 0) }()
+	visit := func(row int32, e *entry) error {
+		if seen++; seen%4096 == 0 && ctx.Err() != nil {
+			return ctx.Err()
+		}
+		sp := &e.spans[row-e.base]
+		if sp.Start < s.Start || sp.Start > s.End {
+			return nil
+		}
+		return f(row, e, sp)
+	}
+	ids, ok := storage.TracesOf(s.Where)
+	if !ok {
+		for n := range t.entries {
+			e := &t.entries[n]
+			if n%64 == 63 && ctx.Err() != nil {
+				return ctx.Err()
+			}
+			if e.hi < s.Start || e.lo > s.End {
+				continue
+			}
+			for i := range e.spans {
+				if err := visit(e.base+int32(i), e); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	}
+	var rows []int32
 	for _, id := range ids {
-		hits = append(hits, t.s.head.traces[id]...)
+		rows = t.chain(rows, t.last(id))
 	}
-	t.s.head.mu.RUnlock()
-	slices.Sort(hits)
-	for _, n := range slices.Compact(hits) {
-		if int(n) < len(t.s.entries) {
-			add(&t.s.entries[n])
+	slices.Sort(rows)
+	for _, row := range slices.Compact(rows) {
+		if err := visit(row, t.at(row)); err != nil {
+			return err
 		}
 	}
-	return es
+	return nil
 }
 
 const blockRows = 4096
 
 // Scan implements Source.
-func (t *Tenant) Scan(ctx context.Context, q *storage.SpanQuery, masks []Mask, emit func(*storage.SpanBlock) error) error {
-	need := q.Columns | storage.NeedsOfSpans(q.Where)
-	for i := range masks {
-		need |= storage.NeedsOfSpans(masks[i].Where)
+func (t *Tenant) Scan(ctx context.Context, s *Scan, emit func(Rows) error) error {
+	cols := s.Columns
+	if s.late {
+		cols = 0
 	}
-	out := &storage.SpanBlock{}
-	var one storage.SpanBlock
-	for n, e := range t.candidates(q) {
-		if n%64 == 63 && ctx.Err() != nil {
-			return ctx.Err()
+	var out *storage.SpanBlock
+	var rows []int32
+	send := func() error {
+		if len(rows) == 0 {
+			return nil
 		}
-		for i := range e.spans {
-			s := &e.spans[i]
-			if s.Start < q.Start || s.Start > q.End {
-				continue
-			}
-			if q.Where != nil || len(masks) > 0 {
-				reset(&one)
-				one.Append(e.res, s, need)
-				if !one.Match(0, q.Where) || masked(&one, 0, e.pos, masks) {
-					continue
+		kept := rows
+		r := Rows{SpanBlock: out, place: func(i int) int64 { return int64(kept[i]) }}
+		if s.late {
+			wanted := s.Columns
+			r.load = func(some []int) (*storage.SpanBlock, error) {
+				b := &storage.SpanBlock{}
+				for _, i := range some {
+					e := t.at(kept[i])
+					b.Append(e.res, &e.spans[kept[i]-e.base], wanted)
 				}
-			}
-			out.Append(e.res, s, q.Columns)
-			if out.Len() >= blockRows {
-				if err := emit(out); err != nil {
-					return err
-				}
-				out = &storage.SpanBlock{}
+				return b, nil
 			}
 		}
+		out, rows = nil, nil
+		return emit(r)
 	}
-	if out.Len() == 0 {
+	err := t.each(ctx, s, func(row int32, e *entry, sp *telemetry.Span) error {
+		if !match(s.Where, e.res, sp) || len(s.Masks) > 0 && covered(since(s.Masks, e.pos), sp.TraceID, sp.Start) {
+			return nil
+		}
+		if out == nil {
+			out = &storage.SpanBlock{}
+		}
+		out.Append(e.res, sp, cols)
+		if rows = append(rows, row); len(rows) >= blockRows {
+			return send()
+		}
 		return nil
+	})
+	if err != nil {
+		return err
 	}
-	return emit(out)
-}
-
-func reset(b *storage.SpanBlock) {
-	*b = storage.SpanBlock{
-		Resources: b.Resources[:0], Scopes: b.Scopes[:0], TraceID: b.TraceID[:0], SpanID: b.SpanID[:0], ParentID: b.ParentID[:0],
-		Start: b.Start[:0], Duration: b.Duration[:0], Kind: b.Kind[:0], Status: b.Status[:0], Resource: b.Resource[:0],
-		Scope: b.Scope[:0], Name: b.Name[:0], Attrs: b.Attrs[:0], Events: b.Events[:0], Links: b.Links[:0],
-		StatusMessage: b.StatusMessage[:0], State: b.State[:0], Flags: b.Flags[:0], Dropped: b.Dropped[:0],
-	}
-}
-
-func masked(b *storage.SpanBlock, i int, pos storage.Position, masks []Mask) bool {
-	for m := range masks {
-		k := &masks[m]
-		if pos < k.Position && b.Start[i] >= k.Start && b.Start[i] <= k.End && b.Match(i, k.Where) {
-			return true
-		}
-	}
-	return false
+	return send()
 }

@@ -1,0 +1,112 @@
+package db
+
+import (
+	"context"
+	"iter"
+	"math"
+
+	"github.com/braidobs/braid/internal/telemetry"
+	"github.com/braidobs/braid/storage"
+	"github.com/braidobs/braid/storage/traces"
+)
+
+// spanSources returns what may hold spans of a tenant that start in a time range, in the order of arrival, with the part
+// behind each, nil for heads.
+func (v *view) spanSources(ctx context.Context, t telemetry.Tenant, lo, hi int64) ([]traces.Source, []*partHandle, error) {
+	hs, err := v.handles(ctx, storage.Traces, t, lo, hi)
+	if err != nil {
+		return nil, nil, err
+	}
+	srcs := make([]traces.Source, 0, len(hs)+len(v.traces))
+	for _, h := range hs {
+		srcs = append(srcs, h.traces)
+	}
+	for _, s := range v.traces {
+		srcs, hs = append(srcs, s.Tenant(t)), append(hs, nil)
+	}
+	return srcs, hs, nil
+}
+
+// Spans implements storage.SpanReader.
+func (v *view) Spans(ctx context.Context, q storage.SpanQuery) iter.Seq2[*storage.SpanBlock, error] {
+	return func(yield func(*storage.SpanBlock, error) bool) {
+		ctx, end := v.begin(ctx)
+		defer end()
+		srcs, hs, err := v.spanSources(ctx, q.Tenant, q.Start, q.End)
+		if err != nil {
+			yield(nil, explain(ctx, err))
+			return
+		}
+		scan := traces.Scan{SpanQuery: q, Masks: traceMasks(v.masksOf(storage.Traces, q.Tenant)), Cost: &storage.ReadStats{}}
+		defer func() { v.cost(scan.Cost) }()
+		read := reading[*storage.SpanBlock]{v: v, ctx: ctx, handles: hs, yield: yield}
+		if q.Order != storage.Unordered {
+			read.one(traces.Collect(ctx, srcs, scan, read.failed))
+			return
+		}
+		read.all(func(i int, emit func(*storage.SpanBlock) error) error {
+			return srcs[i].Scan(ctx, &scan, func(r traces.Rows) error { return emit(r.SpanBlock) })
+		})
+	}
+}
+
+// traceQuery returns what a read of whole traces reads: the spans of the days around its range.
+func (v *view) traceQuery(q storage.TraceQuery) traces.Query {
+	out := traces.Query{TraceQuery: q, Lo: math.MinInt64, Hi: math.MaxInt64, Masks: traceMasks(v.masksOf(storage.Traces, q.Tenant)), Cost: &storage.ReadStats{}}
+	if q.Start > math.MinInt64+3*nanosPerDay {
+		out.Lo = (dayOf(q.Start, nanosPerDay) - 1) * nanosPerDay
+	}
+	if q.End < math.MaxInt64-3*nanosPerDay {
+		out.Hi = (dayOf(q.End, nanosPerDay)+2)*nanosPerDay - 1
+	}
+	return out
+}
+
+// Traces implements storage.SpanReader.
+func (v *view) Traces(ctx context.Context, q storage.TraceQuery) iter.Seq2[storage.TraceBlock, error] {
+	return func(yield func(storage.TraceBlock, error) bool) {
+		ctx, end := v.begin(ctx)
+		defer end()
+		tq := v.traceQuery(q)
+		srcs, hs, err := v.spanSources(ctx, q.Tenant, tq.Lo, tq.Hi)
+		if err != nil {
+			yield(nil, explain(ctx, err))
+			return
+		}
+		defer func() { v.cost(tq.Cost) }()
+		read := reading[storage.TraceBlock]{v: v, ctx: ctx, handles: hs, yield: yield}
+		for b, err := range traces.Read(ctx, srcs, tq, v.d.shared, read.failed) {
+			if !yield(b, explain(ctx, err)) || err != nil {
+				return
+			}
+		}
+	}
+}
+
+// SpanKeys implements storage.SpanReader.
+func (v *view) SpanKeys(ctx context.Context, q storage.TraceQuery) ([]storage.SpanKey, error) {
+	ctx, end := v.begin(ctx)
+	defer end()
+	tq := v.traceQuery(q)
+	srcs, hs, err := v.spanSources(ctx, q.Tenant, tq.Lo, tq.Hi)
+	if err != nil {
+		return nil, explain(ctx, err)
+	}
+	defer func() { v.cost(tq.Cost) }()
+	keys, err := traces.Keys(ctx, srcs, tq, v.d.shared, func(src int, err error) error { return v.failed(hs[src], err) })
+	return keys, explain(ctx, err)
+}
+
+// SpanValues implements storage.SpanReader.
+func (v *view) SpanValues(ctx context.Context, key storage.SpanKey, q storage.TraceQuery, limit int) ([]telemetry.Value, error) {
+	ctx, end := v.begin(ctx)
+	defer end()
+	tq := v.traceQuery(q)
+	srcs, hs, err := v.spanSources(ctx, q.Tenant, tq.Lo, tq.Hi)
+	if err != nil {
+		return nil, explain(ctx, err)
+	}
+	defer func() { v.cost(tq.Cost) }()
+	vals, err := traces.Values(ctx, srcs, tq, key, limit, v.d.shared, func(src int, err error) error { return v.failed(hs[src], err) })
+	return vals, explain(ctx, err)
+}

@@ -1,0 +1,366 @@
+package traces
+
+import (
+	"bytes"
+	"cmp"
+	"math"
+	"slices"
+
+	"github.com/braidobs/braid/internal/telemetry"
+	"github.com/braidobs/braid/storage"
+	"github.com/braidobs/braid/storage/traces/columns"
+)
+
+// maxGathered is how many segments become one at most: of each a block is open.
+const maxGathered = 32
+
+// merge copies full segments that no mask covers and gathers the others. Only neighbours are gathered: so segments stay in
+// the order of arrival.
+func (b *Builder) merge(w *columns.Writer) error {
+	var pool []*unit
+	pooled := 0
+	spill := func() error {
+		err := b.gather(w, pool)
+		pool, pooled = nil, 0
+		return err
+	}
+	for src, in := range b.inputs {
+		for _, u := range unitsOf(src, in.p, in.masks) {
+			if err := b.ctx.Err(); err != nil {
+				return err
+			}
+			if err := u.relevant(); err != nil {
+				return err
+			}
+			whole := !u.isLegacy() && len(u.masks) == 0 && int64(u.info.Rows) >= b.layout.FullRows
+			if whole || len(pool) >= maxGathered || len(pool) > 0 && pooled+u.info.Rows > b.layout.SegmentRows {
+				if err := spill(); err != nil {
+					return err
+				}
+			}
+			if !whole {
+				pool = append(pool, u)
+				pooled += u.info.Rows
+				continue
+			}
+			if err := b.copy(w, u); err != nil {
+				return err
+			}
+		}
+	}
+	return spill()
+}
+
+// copy writes a segment as it is.
+func (b *Builder) copy(w *columns.Writer, u *unit) error {
+	g, err := u.open()
+	if err != nil {
+		return err
+	}
+	if err := w.Copy(g); err != nil {
+		return err
+	}
+	b.count(u.info.Rows, u.info.Start, u.info.LastStart)
+	return nil
+}
+
+// gathering makes one segment of several units: trace after trace, in the order of their first starts.
+type gathering struct {
+	b       *Builder
+	w       *columns.Writer
+	units   []*unit
+	special map[telemetry.TraceID]bool // traces that lie in several units, or of which something may have been deleted
+	cursors []cursor
+	settler storage.Settler
+	rows    []storage.SpanRow
+}
+
+// cursor is at a trace of a unit.
+type cursor struct {
+	u      *unit
+	block  int
+	b      storage.TraceBlock // nil at the end
+	ids    []telemetry.TraceID
+	first  []int32
+	starts []int64
+	trace  int
+}
+
+// start returns the smallest start of the trace, by which it is ordered.
+func (c *cursor) start() int64 { return slices.Min(c.starts[c.first[c.trace]:c.first[c.trace+1]]) }
+
+// gather writes units as one segment, or as several when they are large.
+func (b *Builder) gather(w *columns.Writer, units []*unit) error {
+	if len(units) == 0 {
+		return nil
+	}
+	if len(units) == 1 && !units[0].isLegacy() && len(units[0].masks) == 0 {
+		return b.copy(w, units[0])
+	}
+	g := &gathering{b: b, w: w, units: units}
+	specials, err := g.specials()
+	if err != nil {
+		return err
+	}
+	g.cursors = make([]cursor, len(units))
+	type position struct {
+		start int64
+		id    telemetry.TraceID
+		ok    bool
+	}
+	at := make([]position, len(units)+1) // of the cursors, and of specials
+	next := func(i int) error {
+		if i == len(units) {
+			at[i] = position{}
+			if len(specials) > 0 {
+				at[i] = position{specials[0].bound, specials[0].id, true}
+			}
+			return nil
+		}
+		c := &g.cursors[i]
+		if err := g.settle(c); err != nil {
+			return err
+		}
+		at[i] = position{}
+		if c.b != nil {
+			at[i] = position{c.start(), c.ids[c.trace], true}
+		}
+		return nil
+	}
+	for i := range at {
+		if i < len(units) {
+			g.cursors[i] = cursor{u: units[i], block: -1}
+		}
+		if err := next(i); err != nil {
+			return err
+		}
+	}
+	for n := 0; ; n++ {
+		if n%256 == 0 && b.ctx.Err() != nil {
+			return b.ctx.Err()
+		}
+		best := -1
+		for i := range at {
+			if at[i].ok && (best < 0 || cmp.Or(cmp.Compare(at[i].start, at[best].start), bytes.Compare(at[i].id[:], at[best].id[:])) < 0) {
+				best = i
+			}
+		}
+		if best < 0 {
+			return w.End()
+		}
+		if best == len(units) {
+			err = g.join(&specials[0])
+			specials = specials[1:]
+		} else {
+			err = g.add(&g.cursors[best])
+			g.cursors[best].trace++
+		}
+		if err != nil {
+			return err
+		}
+		if w.Full() {
+			if err := w.End(); err != nil {
+				return err
+			}
+		}
+		if err := next(best); err != nil {
+			return err
+		}
+	}
+}
+
+// settle moves a cursor to the next trace that is not special, from where it is.
+func (g *gathering) settle(c *cursor) error {
+	for {
+		if c.b != nil {
+			for ; c.trace < len(c.ids); c.trace++ {
+				if !g.special[c.ids[c.trace]] {
+					return nil
+				}
+			}
+		}
+		n, err := c.u.blocks()
+		if err != nil {
+			return err
+		}
+		if c.block++; c.block >= n {
+			c.b = nil
+			return nil
+		}
+		if err := c.open(); err != nil {
+			return err
+		}
+	}
+}
+
+// open opens the block that the cursor is at.
+func (c *cursor) open() (err error) {
+	c.trace = 0
+	if c.b, err = c.u.block(c.block); err != nil {
+		return err
+	}
+	if c.ids, err = c.b.Traces(); err != nil {
+		return err
+	}
+	if c.first, err = c.b.First(); err != nil {
+		return err
+	}
+	c.starts, err = c.b.Starts()
+	return err
+}
+
+// specials finds the traces that cannot be taken over as they are, in the order of their first starts, which is what bound is
+// here.
+func (g *gathering) specials() ([]joint, error) {
+	rows := 0
+	for _, u := range g.units {
+		rows += u.info.Traces
+	}
+	t := newIDTable(rows)
+	lone := make(map[telemetry.TraceID]fragment) // those that lie in one unit only
+	for n, u := range g.units {
+		blocks, err := u.blocks()
+		if err != nil {
+			return nil, err
+		}
+		for i := range blocks {
+			b, err := u.block(i)
+			if err != nil {
+				return nil, err
+			}
+			ids, err := b.Traces()
+			if err != nil {
+				return nil, err
+			}
+			for k := range ids {
+				f := fragment{int32(n), int32(i), int32(k)}
+				t.add(&ids[k], f)
+				if slices.ContainsFunc(u.masks, func(m Mask) bool { return m.mayCover(ids[k]) }) {
+					lone[ids[k]] = f
+				}
+			}
+		}
+	}
+	g.special = make(map[telemetry.TraceID]bool, len(t.more)+len(lone))
+	out := make([]joint, 0, len(t.more)+len(lone))
+	for id, at := range t.more {
+		g.special[id] = true
+		out = append(out, joint{id: id, at: at})
+	}
+	for id, f := range lone {
+		if !g.special[id] {
+			g.special[id] = true
+			out = append(out, joint{id: id, at: []fragment{f}})
+		}
+	}
+	return g.starts(out)
+}
+
+// starts sets the first starts of what is left of traces, and sorts them.
+func (g *gathering) starts(js []joint) ([]joint, error) {
+	type one struct {
+		j int
+		fragment
+	}
+	var all []one
+	for i := range js {
+		js[i].bound = math.MaxInt64
+		for _, f := range js[i].at {
+			all = append(all, one{i, f})
+		}
+	}
+	slices.SortFunc(all, func(a, b one) int { return compareFragments(a.fragment, b.fragment) })
+	var c cursor
+	for i, o := range all {
+		if i == 0 || all[i-1].unit != o.unit || all[i-1].block != o.block {
+			c = cursor{u: g.units[o.unit], block: int(o.block)}
+			if err := c.open(); err != nil {
+				return nil, err
+			}
+		}
+		for row := c.first[o.trace]; row < c.first[o.trace+1]; row++ {
+			if !covered(c.u.masks, js[o.j].id, c.starts[row]) {
+				js[o.j].bound = min(js[o.j].bound, c.starts[row])
+			}
+		}
+	}
+	slices.SortFunc(js, func(a, b joint) int { return cmp.Or(cmp.Compare(a.bound, b.bound), bytes.Compare(a.id[:], b.id[:])) })
+	return js, nil
+}
+
+func compareFragments(a, b fragment) int {
+	return cmp.Or(cmp.Compare(a.unit, b.unit), cmp.Compare(a.block, b.block), cmp.Compare(a.trace, b.trace))
+}
+
+// add writes the trace that a cursor is at.
+func (g *gathering) add(c *cursor) error {
+	from, to := c.first[c.trace], c.first[c.trace+1]
+	lo, hi := c.starts[from], c.starts[from]
+	for _, at := range c.starts[from:to] {
+		lo, hi = min(lo, at), max(hi, at)
+	}
+	g.b.count(int(to-from), lo, hi)
+	if b, ok := c.b.(bounded); ok {
+		return g.w.AddFrom(b.Block, c.trace)
+	}
+	if err := g.take(c, c.trace); err != nil { // of the first layout
+		return err
+	}
+	return g.write()
+}
+
+// join writes a trace of several places, without what was deleted.
+func (g *gathering) join(j *joint) error {
+	slices.SortFunc(j.at, compareFragments)
+	for _, f := range j.at {
+		c := &g.cursors[f.unit]
+		if c.b == nil || c.block != int(f.block) {
+			c = &cursor{u: g.units[f.unit], block: int(f.block)}
+			if err := c.open(); err != nil {
+				return err
+			}
+		}
+		if err := g.take(c, int(f.trace)); err != nil {
+			return err
+		}
+	}
+	for i := range g.rows {
+		at := g.rows[i].Span.Start
+		g.b.count(1, at, at)
+	}
+	if len(g.rows) == 0 {
+		return nil
+	}
+	return g.write()
+}
+
+// take appends the spans of a trace of a block that were not deleted to rows.
+func (g *gathering) take(c *cursor, trace int) error {
+	var rows []int
+	for row := c.first[trace]; row < c.first[trace+1]; row++ {
+		if !covered(c.u.masks, c.ids[trace], c.starts[row]) {
+			rows = append(rows, int(row))
+		}
+	}
+	if len(rows) == 0 {
+		return nil
+	}
+	blk, err := c.b.Spans(rows, storage.SpanAll)
+	if err != nil {
+		return err
+	}
+	spans := make([]telemetry.Span, blk.Len())
+	for i := range spans {
+		spans[i] = blk.Span(i)
+		g.rows = append(g.rows, storage.SpanRow{Resource: blk.ResourceOf(i), Span: &spans[i]})
+	}
+	return nil
+}
+
+// write writes the spans in rows.
+func (g *gathering) write() error {
+	err := g.w.Add(g.rows, g.settler.Settle(g.rows))
+	clear(g.rows)
+	g.rows = g.rows[:0]
+	return err
+}

@@ -1,0 +1,441 @@
+package traces
+
+import (
+	"cmp"
+	"container/heap"
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"math"
+	"slices"
+
+	"github.com/braidobs/braid/internal/telemetry"
+	"github.com/braidobs/braid/storage"
+)
+
+// Query is what is read of whole traces.
+type Query struct {
+	storage.TraceQuery
+	// Lo and Hi are the starts of the spans that belong to the traces; the sources that are parts hold no others.
+	Lo, Hi int64
+	// Masks are the deletes of the tenant.
+	Masks []Mask
+	// Cost, when not nil, counts what is read.
+	Cost *storage.ReadStats
+}
+
+// Read yields the traces that q selects from sources, which are given in the order of arrival: parts first. The spans of a
+// trace that lie in several places come together in one block. Failed is asked what to do about the error of a source; when
+// it returns nil, the source is left out from there on.
+//
+// What it has in memory at a time is a block for each place that a trace of a block lies in, the table of shared, and the
+// traces of heads.
+func Read(ctx context.Context, sources []Source, q Query, shared *Shared, failed func(src int, err error) error) iter.Seq2[storage.TraceBlock, error] {
+	return func(yield func(storage.TraceBlock, error) bool) {
+		r := &reader{Query: q, shared: shared, failed: failed, cost: q.Cost, yield: yield}
+		if err := r.run(ctx, sources); err != nil && !errors.Is(err, errEnough) {
+			yield(nil, err)
+		}
+	}
+}
+
+var errEnough = errors.New("enough")
+
+// reader is one run of Read.
+type reader struct {
+	Query
+	shared *Shared
+	failed func(src int, err error) error
+	yield  func(storage.TraceBlock, error) bool
+	cost   *storage.ReadStats
+
+	units   []*unit // by number, which is the order of arrival
+	heads   []*Tenant
+	headIDs *idTable                   // when the units come in batches: the traces of heads
+	taken   map[telemetry.TraceID]bool // traces of heads that are joined with others
+	inHeads map[[2]int]bool            // units and blocks that have such
+	queue   candidates
+	rows    []int32 // of a trace in a head
+	ahead   int64   // no trace that is not in the queue yet starts after it
+}
+
+// lost handles an error of a unit: nil leaves out its source.
+func (r *reader) lost(u *unit, err error) error {
+	if err = r.failed(u.src, err); err != nil {
+		return err
+	}
+	for _, o := range r.units {
+		if o.src == u.src {
+			o.broken = true
+		}
+	}
+	return nil
+}
+
+func (r *reader) limit() error {
+	if r.MaxBytes > 0 && r.cost != nil && r.cost.Bytes > r.MaxBytes {
+		return fmt.Errorf("%d bytes: %w", r.cost.Bytes, storage.ErrReadLimit)
+	}
+	return nil
+}
+
+// overlaps says whether times reach into the range asked for.
+func (r *reader) overlaps(lo, hi int64) bool { return lo <= r.End && hi >= r.Start }
+
+// prepare makes units of the sources and returns the parts among them, and how many traces they have.
+func (r *reader) prepare(sources []Source) (parts []*Part, traces int, err error) {
+	for i, s := range sources {
+		switch s := s.(type) {
+		case *Part:
+			if err := s.load(); err != nil {
+				if err = r.failed(i, err); err != nil {
+					return nil, 0, err
+				}
+				continue
+			}
+			parts = append(parts, s)
+			for _, u := range unitsOf(i, s, r.Masks) {
+				u.n = len(r.units)
+				traces += u.info.Traces
+				r.units = append(r.units, u)
+			}
+		case *Tenant:
+			if len(s.entries) > 0 {
+				r.heads = append(r.heads, s)
+			}
+		}
+	}
+	return parts, traces, nil
+}
+
+func (r *reader) run(ctx context.Context, sources []Source) error {
+	parts, traces, err := r.prepare(sources)
+	if err != nil {
+		return err
+	}
+	order := slices.Clone(r.units)
+	if r.Order == storage.NewestFirst {
+		slices.SortStableFunc(order, func(a, b *unit) int { return cmp.Compare(b.info.LastFirst, a.info.LastFirst) })
+	}
+	batches := !r.Fragments && traces > r.shared.traces
+	for n := 1; n == 1 || len(order) > 0; n++ {
+		batch := order
+		if batches {
+			sum := 0
+			for i, u := range order {
+				if sum += u.info.Traces; sum > r.shared.traces && i > 0 {
+					batch = order[:i]
+					break
+				}
+			}
+		}
+		order = order[len(batch):]
+		r.ahead = math.MinInt64
+		for _, u := range order {
+			r.ahead = max(r.ahead, u.info.LastFirst)
+		}
+		var table *idTable
+		switch {
+		case r.Fragments:
+		case batches:
+			table, err = r.batchTable(ctx, batch, n)
+		default:
+			table, err = r.table(ctx, parts, r.units, traces)
+		}
+		if err != nil {
+			return err
+		}
+		if err := r.begin(n, batch, table); err != nil {
+			return err
+		}
+		if err := r.drain(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// begin puts what a batch of units holds into the queue, and what the heads do with the first one.
+func (r *reader) begin(n int, batch []*unit, table *idTable) error {
+	for _, u := range batch {
+		u.batch, u.table = n, table
+	}
+	var all []joint
+	if n == 1 {
+		var plain []headTrace
+		all, plain = r.headTraces(table)
+		r.headChunks(plain)
+	}
+	if table != nil {
+		for _, j := range table.joints {
+			if !r.taken[j.id] {
+				all = append(all, j)
+			}
+		}
+	}
+	if err := r.join(all, n); err != nil {
+		return err
+	}
+	for _, u := range batch {
+		if !u.broken && r.overlaps(u.info.Lo, u.info.Hi) {
+			r.push(candidate{u: u, block: -1, bound: u.info.LastFirst})
+		}
+	}
+	return nil
+}
+
+// batchTable returns the table of a batch: of its traces, with all places that they lie in.
+func (r *reader) batchTable(ctx context.Context, batch []*unit, n int) (*idTable, error) {
+	sum := 0
+	in := make(map[*unit]bool, len(batch))
+	for _, u := range batch {
+		sum += u.info.Traces
+		in[u] = true
+	}
+	t := newIDTable(sum)
+	if n == 1 {
+		r.headIDs = newIDTable(1 << 10)
+		for _, h := range r.heads {
+			for _, tr := range h.traces() {
+				if r.headIDs.find(&tr.id) == nil {
+					r.headIDs.add(&tr.id, fragment{unit: math.MaxInt32})
+				}
+			}
+		}
+	}
+	for _, mine := range []bool{true, false} {
+		for _, u := range r.units {
+			if u.broken || in[u] != mine {
+				continue
+			}
+			err := r.ids(ctx, u, func(id *telemetry.TraceID, f fragment) {
+				if mine {
+					t.add(id, f)
+				} else {
+					t.probe(id, f)
+				}
+				if n == 1 {
+					r.headIDs.probe(id, f)
+				}
+			})
+			if err != nil {
+				if err = r.lost(u, err); err != nil {
+					return nil, err
+				}
+			}
+		}
+	}
+	t.finish()
+	return t, nil
+}
+
+// drain yields what is in the queue, as far as it is newer than what is not.
+func (r *reader) drain(ctx context.Context) error {
+	for len(r.queue) > 0 && (r.Order != storage.NewestFirst || r.queue[0].bound >= r.ahead) {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		c := heap.Pop(&r.queue).(candidate)
+		if c.u != nil && c.u.broken {
+			continue
+		}
+		if c.u != nil && c.block < 0 {
+			if err := r.expand(c.u); err != nil {
+				if err = r.lost(c.u, err); err != nil {
+					return err
+				}
+			}
+			continue
+		}
+		rest := r.ahead
+		if len(r.queue) > 0 {
+			rest = max(rest, r.queue[0].bound)
+		}
+		if err := r.send(&c, rest); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// expand puts the blocks of a unit into the queue that may hold what is wanted.
+func (r *reader) expand(u *unit) error {
+	n, err := u.blocks()
+	if err != nil {
+		return err
+	}
+	set, err := u.prune(r.Need)
+	if err != nil {
+		return err
+	}
+	for i := range n {
+		if !set.has(i) {
+			continue
+		}
+		in, err := u.blockInfo(i)
+		if err != nil {
+			return err
+		}
+		if r.overlaps(in.Lo, in.Hi) {
+			r.push(candidate{u: u, block: i, bound: in.LastFirst})
+		}
+	}
+	return nil
+}
+
+// send yields a candidate.
+func (r *reader) send(c *candidate, rest int64) error {
+	var (
+		b   storage.TraceBlock
+		err error
+	)
+	switch {
+	case c.u != nil:
+		if b, err = r.blockOf(c.u, c.block); err != nil {
+			return r.lost(c.u, err)
+		}
+	case c.joints != nil:
+		if b, err = r.compose(c.joints); err != nil {
+			return err
+		}
+	default:
+		b = r.headBlock(c.heads)
+	}
+	if b == nil || b.Len() == 0 {
+		return nil
+	}
+	if !r.yield(withRest(b, rest), nil) {
+		return errEnough
+	}
+	return r.counted(b, 1)
+}
+
+// blockOf returns a block without the traces that are joined with others, and without what was deleted.
+func (r *reader) blockOf(u *unit, i int) (storage.TraceBlock, error) {
+	b, err := u.block(i)
+	if err != nil || len(u.masks) == 0 && !r.isShared(u, i) {
+		return b, err
+	}
+	ids, err := b.Traces()
+	if err != nil {
+		return nil, err
+	}
+	first, err := b.First()
+	if err != nil {
+		return nil, err
+	}
+	parents, err := b.Parents()
+	if err != nil {
+		return nil, err
+	}
+	masked := make([]bool, len(ids))
+	change := false
+	for k := range ids {
+		masked[k] = slices.ContainsFunc(u.masks, func(m Mask) bool { return m.mayCover(ids[k]) })
+		change = change || masked[k] || r.elsewhere(u, ids[k])
+	}
+	if !change {
+		return b, nil
+	}
+	c := newComposer([]storage.TraceBlock{b}, 0)
+	for k, id := range ids {
+		if r.elsewhere(u, id) {
+			continue
+		}
+		p := place{from: first[k], to: first[k+1]}
+		if masked[k] {
+			cut, err := r.cut(u, b, &p)
+			if err != nil {
+				return nil, err
+			}
+			if cut {
+				if _, err := c.join(id, []place{p}); err != nil {
+					return nil, err
+				}
+				continue
+			}
+		}
+		c.add(id, p.from, p.to, parents)
+	}
+	return c.out, nil
+}
+
+// isShared says whether a block may have traces that come in another one.
+func (r *reader) isShared(u *unit, block int) bool {
+	if u.table == nil {
+		return false
+	}
+	set := u.table.blocks[int32(u.n)]
+	return set != nil && set.has(block) || r.inHeads[[2]int{u.n, block}]
+}
+
+// elsewhere says whether a trace of a unit of the present or an earlier batch comes in another block.
+func (r *reader) elsewhere(u *unit, id telemetry.TraceID) bool {
+	return u.table != nil && (u.table.more[id] != nil || r.taken[id])
+}
+
+// cut takes what was deleted from rows of a block, and says whether that was anything.
+func (r *reader) cut(u *unit, b storage.TraceBlock, p *place) (bool, error) {
+	starts, err := b.Starts()
+	if err != nil {
+		return false, err
+	}
+	ids, err := b.Traces()
+	if err != nil {
+		return false, err
+	}
+	first, err := b.First()
+	if err != nil {
+		return false, err
+	}
+	k, found := slices.BinarySearch(first, p.from)
+	if !found {
+		return false, nil
+	}
+	some, any := without(p.from, p.to, func(row int32) bool { return covered(u.masks, ids[k], starts[row]) })
+	if any {
+		p.some = some
+	}
+	return any, nil
+}
+
+// candidate is something in the queue: a unit, a block of one, traces that are joined, or traces of heads.
+type candidate struct {
+	bound  int64 // none of its traces starts after it
+	u      *unit
+	block  int // -1: the unit's blocks are not in the queue yet
+	joints []joint
+	heads  []headTrace
+	n      int // place in the queue: of equal bounds the first one comes first
+}
+
+// candidates is a heap, the newest on top.
+type candidates []candidate
+
+func (q candidates) Len() int { return len(q) }
+
+func (q candidates) Less(i, j int) bool {
+	return q[i].bound > q[j].bound || q[i].bound == q[j].bound && q[i].n < q[j].n
+}
+
+func (q candidates) Swap(i, j int) { q[i], q[j] = q[j], q[i] }
+
+// Push implements heap.Interface.
+func (q *candidates) Push(x any) { *q = append(*q, x.(candidate)) }
+
+// Pop implements heap.Interface.
+func (q *candidates) Pop() any {
+	old := *q
+	c := old[len(old)-1]
+	old[len(old)-1] = candidate{}
+	*q = old[:len(old)-1]
+	return c
+}
+
+func (r *reader) push(c candidate) {
+	if c.u != nil {
+		c.n = c.u.n
+	}
+	heap.Push(&r.queue, c)
+}
