@@ -11,6 +11,7 @@ import (
 	"net/http/pprof"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -33,7 +34,6 @@ import (
 	"github.com/braidobs/braid/internal/selfobs"
 	"github.com/braidobs/braid/internal/telemetry"
 	"github.com/braidobs/braid/query"
-	"github.com/braidobs/braid/query/api/tempo"
 	"github.com/braidobs/braid/storage"
 	"github.com/braidobs/braid/storage/blob/dir"
 	"github.com/braidobs/braid/storage/catalog/badger"
@@ -212,16 +212,17 @@ func (a *App) assemble(context.Context) error {
 	a.rpc = grpc.NewServer(opts...)
 	receiver.Register(a.rpc)
 
+	queries := httpapi.LimitConcurrency(a.cfg.Server.Queries, httpapi.Query, a.errs)
 	reads := httpapi.NewRouter(
 		a.http.Requests(), a.http.Recover(httpapi.Query, a.errs), httpapi.Tenant(httpapi.Query, a.errs), httpapi.Trace(a.obs.Tracer()),
-		httpapi.LimitConcurrency(a.cfg.Server.Queries, httpapi.Query, a.errs), httpapi.LimitBody(4<<20), httpapi.Compression(),
+		queries, httpapi.LimitBody(4<<20), httpapi.Compression(),
 	)
 	if err := a.newScraper(pipe); err != nil {
 		return fmt.Errorf("scraper: %w", err)
 	}
 	a.promAPI(engine, counter, observer).Register(reads)
 	streams := a.lokiAPI(observer, reads)
-	tempo.New(tempo.Deps{Config: a.cfg.Tempo, Reader: a.db, Observer: observer, Errors: a.errs, Now: now}).Register(reads)
+	calls := a.traceCalls(observer, reads, queries) //nolint:contextcheck // streams carry theirs
 	correlate.NewAPI(correlate.New(a.cfg.Correlate, a.db, now, a.reg), query.Errors(a.errs)).Register(reads)
 	if err := a.assembleAlerting(engine, counter, reads); err != nil { //nolint:contextcheck // evaluations outlive the start
 		return fmt.Errorf("alerting: %w", err)
@@ -252,11 +253,14 @@ func (a *App) assemble(context.Context) error {
 	root.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
 	root.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
 	a.mux = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if elastic.IsHandshake(r.URL.Path) {
+		switch {
+		case elastic.IsHandshake(r.URL.Path):
 			ways.handshake.ServeHTTP(w, r)
-			return
+		case r.ProtoMajor == 2 && strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc"):
+			calls.ServeHTTP(w, r)
+		default:
+			root.ServeHTTP(w, r)
 		}
-		root.ServeHTTP(w, r)
 	})
 	return nil
 }
