@@ -1,0 +1,133 @@
+package traceql
+
+import (
+	"math"
+	"slices"
+)
+
+const (
+	// exactValues is how many values a sketch keeps as they are.
+	exactValues = 1024
+	// mantissa is how many bits of a value's mantissa a sketch keeps beyond that: buckets are 1/128 of their value wide, so
+	// that their middle is off by 0.4 % at most.
+	mantissa = 7
+)
+
+// sketch is values of which quantiles are asked: exactly up to 1024 of them, and else within 0.4 %.
+type sketch struct {
+	values             []float64 // until there are more than are kept
+	many               bool      // they are counted in buckets instead
+	zeros              int
+	negative, positive buckets
+}
+
+// buckets counts values by bucket, from one with the number low.
+type buckets struct {
+	low    int
+	counts []uint32
+}
+
+// add adds a value, and returns by how many cells of memory the sketch grew.
+func (s *sketch) add(v float64) int {
+	if s.many {
+		return s.count(v)
+	}
+	before := cap(s.values)
+	s.values = append(s.values, v)
+	if len(s.values) <= exactValues {
+		return cap(s.values) - before
+	}
+	grown := -before
+	for _, v := range s.values {
+		grown += s.count(v)
+	}
+	s.values, s.many = nil, true
+	return grown
+}
+
+// count adds a value to its bucket.
+func (s *sketch) count(v float64) int {
+	b := int(math.Float64bits(math.Abs(v)) >> (52 - mantissa))
+	switch {
+	case v == 0:
+		s.zeros++
+		return 0
+	case v < 0:
+		return s.negative.add(b)
+	default:
+		return s.positive.add(b)
+	}
+}
+
+func (h *buckets) add(b int) int {
+	more := 0
+	switch {
+	case h.counts == nil:
+		h.low, h.counts, more = b, make([]uint32, 1), 1
+	case b < h.low:
+		more = h.low - b
+		h.counts = slices.Concat(make([]uint32, more), h.counts)
+		h.low = b
+	case b-h.low >= len(h.counts):
+		more = b - h.low - len(h.counts) + 1
+		h.counts = append(h.counts, make([]uint32, more)...)
+	}
+	h.counts[b-h.low]++
+	return (more + 1) / 2
+}
+
+// middle returns the value that stands for a bucket.
+func middle(b int) float64 {
+	lo := math.Float64frombits(uint64(b) << (52 - mantissa))
+	hi := math.Float64frombits(uint64(b+1) << (52 - mantissa))
+	if math.IsInf(lo, 0) || math.IsInf(hi, 0) || math.IsNaN(hi) {
+		return lo
+	}
+	return lo + (hi-lo)/2
+}
+
+// quantile returns the value below which a share q of all values is, between two of them in proportion; NaN without any.
+func (s *sketch) quantile(q float64) float64 {
+	slices.Sort(s.values)
+	n := s.total()
+	if n == 0 {
+		return math.NaN()
+	}
+	rank := q * float64(n-1)
+	lo, hi := s.nth(int(math.Floor(rank))), s.nth(int(math.Ceil(rank)))
+	if lo == hi {
+		return lo
+	}
+	return lo + (hi-lo)*(rank-math.Floor(rank))
+}
+
+func (s *sketch) total() int {
+	n := len(s.values) + s.zeros
+	for _, h := range []*buckets{&s.negative, &s.positive} {
+		for _, c := range h.counts {
+			n += int(c)
+		}
+	}
+	return n
+}
+
+// nth returns the value that n values are smaller than.
+func (s *sketch) nth(n int) float64 {
+	if !s.many {
+		return s.values[n]
+	}
+	for i, c := range slices.Backward(s.negative.counts) {
+		if n -= int(c); n < 0 {
+			return -middle(s.negative.low + i)
+		}
+	}
+	if n -= s.zeros; n < 0 {
+		return 0
+	}
+	for i, c := range s.positive.counts {
+		if n -= int(c); n < 0 {
+			return middle(s.positive.low + i)
+		}
+	}
+	return math.NaN()
+}
