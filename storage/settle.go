@@ -11,7 +11,7 @@ import (
 // Settler orders the spans of traces as trees. Its zero value is ready; it is for one caller at a time.
 type Settler struct {
 	order   []int32 // by start, span ID, parent ID, place
-	byID    []int32 // by span ID, start, place
+	byID    []int32 // by span ID, start, parent ID, place
 	parent  []int32
 	child   []int32 // first child that was not visited yet
 	next    []int32 // next sibling
@@ -25,7 +25,7 @@ type Settler struct {
 // parent ID and then the order in which they were given, and returns the row of each one's parent, NoParent or LostParent.
 // The result is valid until the next call.
 //
-// The parent of a span is the one with the span ID that it names; of several, the first by start, then in the order given.
+// The parent of a span is the one with the span ID that it names; of several, the first by start, parent ID, then in the order given.
 // Roots and the roots of fragments are siblings. Where parents are a circle, the span of it that comes first is the root of
 // a fragment; those come last.
 func (s *Settler) Settle(rows []SpanRow) []int32 {
@@ -42,7 +42,7 @@ func (s *Settler) Settle(rows []SpanRow) []int32 {
 	})
 	slices.SortFunc(s.byID, func(a, b int32) int {
 		x, y := rows[a].Span, rows[b].Span
-		return cmp.Or(bytes.Compare(x.SpanID[:], y.SpanID[:]), cmp.Compare(x.Start, y.Start), cmp.Compare(a, b))
+		return cmp.Or(bytes.Compare(x.SpanID[:], y.SpanID[:]), cmp.Compare(x.Start, y.Start), bytes.Compare(x.ParentID[:], y.ParentID[:]), cmp.Compare(a, b))
 	})
 	for i := range rows {
 		s.parent[i] = s.find(rows, rows[i].Span.ParentID)
