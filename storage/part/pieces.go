@@ -1,16 +1,19 @@
 package part
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // Pack appends b, compressed. For blobs that are made of pieces which are read one by one.
 func (w *Writer) Pack(dst, b []byte) []byte { return w.enc.EncodeAll(b, dst) }
 
-// Unpack returns what Pack made of size bytes; another size is an error. It does not allocate more.
-func (p *Part) Unpack(b []byte, size int) ([]byte, error) {
+// Unpack returns what Pack made of size bytes, in dst if that is large enough; another size is an error.
+func (p *Part) Unpack(dst, b []byte, size int) ([]byte, error) {
 	if size < 0 || size > MaxBlockBytes {
 		return nil, fmt.Errorf("%d bytes packed", size)
 	}
-	raw, err := p.dec.DecodeAll(b, make([]byte, 0, size+unpackSlack))
+	raw, err := p.dec.DecodeAll(b, slices.Grow(dst[:0], size+unpackSlack))
 	if err == nil && len(raw) != size {
 		err = fmt.Errorf("%d bytes unpacked, want %d", len(raw), size)
 	}
@@ -20,14 +23,14 @@ func (p *Part) Unpack(b []byte, size int) ([]byte, error) {
 // unpackSlack is capacity beyond what is wanted: with it the decoder need not copy.
 const unpackSlack = 8
 
-// Piece reads the n bytes of block b of a Blob that begin at off. The block must be stored as it is, and is not checked:
+// Piece reads the n bytes of block b of a Blob that begin at off, into dst if that is large enough. The block must be stored as it is, and is not checked:
 // its format has checksums of its own.
-func (t *Table) Piece(b int, off, n int64) ([]byte, error) {
+func (t *Table) Piece(dst []byte, b int, off, n int64) ([]byte, error) {
 	m := &t.meta.blocks[0][b]
 	if m.size != m.raw || off < 0 || n < 0 || off > int64(m.size) || n > int64(m.size)-off {
 		return nil, t.p.corrupt(m.offset, "table %s, block %d: %d bytes at %d of %d", t.name, b, n, off, m.size)
 	}
-	buf := make([]byte, n, n+unpackSlack)
+	buf := slices.Grow(dst[:0], int(n)+unpackSlack)[:n]
 	return buf, t.p.readAt(buf, m.offset+off)
 }
 

@@ -16,7 +16,7 @@ const benchSpans = 200_000
 
 // BenchmarkWrite writes a segment of settled traces.
 func BenchmarkWrite(b *testing.B) {
-	ts := newShop(1).traces(benchSpans)
+	ts := newShop().traces(benchSpans)
 	enc, err := part.NewEncoder()
 	require.NoError(b, err)
 	size := 0
@@ -45,7 +45,7 @@ func BenchmarkWrite(b *testing.B) {
 
 // BenchmarkSettle is what settling costs before.
 func BenchmarkSettle(b *testing.B) {
-	s := newShop(1)
+	s := newShop()
 	var ts [][]storage.SpanRow
 	n := 0
 	for n < benchSpans {
@@ -65,7 +65,7 @@ func BenchmarkSettle(b *testing.B) {
 
 // BenchmarkGather makes one segment of four that lie one after the other.
 func BenchmarkGather(b *testing.B) {
-	s := newShop(1)
+	s := newShop()
 	p := open(b, write(b, columns.DefaultLayout(), s.traces(benchSpans/4), s.traces(benchSpans/4), s.traces(benchSpans/4), s.traces(benchSpans/4)))
 	enc, err := part.NewEncoder()
 	require.NoError(b, err)
@@ -97,15 +97,16 @@ func BenchmarkGather(b *testing.B) {
 
 // BenchmarkColumns decodes one column of all blocks.
 func BenchmarkColumns(b *testing.B) {
-	ts := newShop(1).traces(benchSpans)
+	ts := newShop().traces(benchSpans)
 	p := open(b, write(b, columns.DefaultLayout(), ts))
 	s, err := p.Segment(0)
 	require.NoError(b, err)
 	read := func(name string, f func(b *columns.Block) error) {
 		b.Run(name, func(b *testing.B) {
+			var m columns.Memory
 			for b.Loop() {
 				for k := range s.Blocks() {
-					blk, err := s.Block(k)
+					blk, err := s.BlockIn(k, &m)
 					if err == nil {
 						err = f(blk)
 					}
@@ -136,7 +137,7 @@ func BenchmarkColumns(b *testing.B) {
 
 // BenchmarkPrune asks a segment, opened anew or open, for the blocks that may match.
 func BenchmarkPrune(b *testing.B) {
-	ts := newShop(1).traces(benchSpans)
+	ts := newShop().traces(benchSpans)
 	p := open(b, write(b, columns.DefaultLayout(), ts))
 	span := func(name string) storage.SpanKey { return storage.SpanKey{Scope: storage.RecordScope, Name: name} }
 	equal := func(key storage.SpanKey, v telemetry.Value) storage.Predicate {

@@ -6,7 +6,6 @@ import (
 
 	"github.com/braidobs/braid/internal/telemetry"
 	"github.com/braidobs/braid/storage"
-	"github.com/braidobs/braid/storage/part"
 )
 
 // Block is whole traces of a segment, as storage.TraceBlock says; only Rest is for the caller to add. What it returns must not be
@@ -14,6 +13,7 @@ import (
 type Block struct {
 	s      *Segment
 	info   Info
+	mem    *Memory
 	pages  []*pageReader
 	first  []int32
 	ids    []telemetry.TraceID
@@ -26,13 +26,18 @@ type Block struct {
 }
 
 // Block returns block i. It reads nothing yet.
-func (s *Segment) Block(i int) (*Block, error) {
-	b := &Block{s: s, info: s.blocks[i].info}
+func (s *Segment) Block(i int) (*Block, error) { return s.BlockIn(i, &Memory{}) }
+
+// BlockIn is Block with the memory of a block that is not used any more: columns that it, and those before it in this memory,
+// returned become those of the new one. Values and spans stay.
+func (s *Segment) BlockIn(i int, m *Memory) (*Block, error) {
+	m.reuse()
+	b := &Block{s: s, info: s.blocks[i].info, mem: m}
 	rows := 0
 	for p := s.blocks[i].from; p < s.blocks[i].to; p++ {
 		b.pages = append(b.pages, &pageReader{
 			b: b, s: s, info: &s.pages[p], base: rows,
-			source: source{p: s.p, t: s.part.pages, block: s.first + p, head: int64(s.pages[p].head)},
+			source: source{whole: s.whole, p: s.p, t: s.part.pages, block: s.first + p, head: int64(s.pages[p].head)},
 		})
 		rows += s.pages[p].Rows
 	}
@@ -69,6 +74,7 @@ type pageReader struct {
 	times   ref // of events
 	linked  ref
 	own     []keyRows // by key
+	ownAt   []uint16  // by key, the place in own and 1; 0 for none
 
 	spans []byte // span IDs, once read
 	gone  []byte // IDs of lost parents
@@ -77,7 +83,8 @@ type pageReader struct {
 	lostAt  []int // rows of the block that gone is about
 	at      []int64
 	linkIDs []byte
-	vals    map[uint32][]telemetry.Value // dictionaries of keys
+	vals    [][]telemetry.Value // dictionaries of keys
+	sets    [families]*tupleSet
 }
 
 // itemReader is the items of a family in a page.
@@ -101,6 +108,7 @@ type keyRows struct {
 
 	found bool
 	at    []int32 // items that have it; nil when all do
+	next  int     // of at, to be asked for next
 	ints  []int64
 	vals  []telemetry.Value // distinct ones; of formCodes the segment's
 	code  []uint32          // nil with ints
@@ -111,17 +119,23 @@ func (p *pageReader) piece(what string, r ref) ([]byte, error) {
 	return p.fetch(what, r)
 }
 
+// fleeting is piece for what is not used after the next call.
+func (p *pageReader) fleeting(what string, r ref) ([]byte, error) {
+	p.b.read += int64(r.size)
+	return p.fetchIn(p.b.mem, what, r)
+}
+
 // load reads the head.
 func (p *pageReader) load() error {
 	if p.loaded {
 		return nil
 	}
-	h, err := p.t.Piece(p.block, 0, p.head)
+	h, err := p.t.Piece(nil, p.block, 0, p.head)
 	if err != nil {
 		return err
 	}
 	p.b.read += p.head
-	if part.Checksum(h) != p.info.crc {
+	if !p.whole(h, p.info.crc) {
 		return p.bad("head", "the checksum does not match")
 	}
 	d := telemetry.NewDecoderBytes(h)
@@ -212,13 +226,9 @@ func (b *Block) First() ([]int32, error) {
 		if err := p.load(); err != nil {
 			return nil, err
 		}
-		raw, err := p.piece("traces", p.counts)
+		counts, err := p.ints("traces", p.counts, p.info.Traces)
 		if err != nil {
 			return nil, err
-		}
-		counts, err := readInts(raw, p.info.Traces)
-		if err != nil {
-			return nil, p.corrupt("traces", err)
 		}
 		at := int64(p.base)
 		for i, n := range counts {
@@ -276,20 +286,20 @@ func (p *pageReader) fixed(what string, r ref, n, width int) ([]byte, error) {
 }
 
 func (p *pageReader) ints(what string, r ref, n int) ([]int64, error) {
-	raw, err := p.piece(what, r)
+	raw, err := p.fleeting(what, r)
 	if err != nil {
 		return nil, err
 	}
-	ns, err := readInts(raw, n)
+	ns, err := readInts(p.b.mem, raw, n)
 	return ns, p.corrupt(what, err)
 }
 
 func (p *pageReader) codes(what string, r ref, n int, limit int) ([]uint32, error) {
-	raw, err := p.piece(what, r)
+	raw, err := p.fleeting(what, r)
 	if err != nil {
 		return nil, err
 	}
-	cs, err := readCodes(raw, n, uint32(limit))
+	cs, err := readCodes(p.b.mem, raw, n, uint32(limit))
 	return cs, p.corrupt(what, err)
 }
 
@@ -346,40 +356,40 @@ func (b *Block) Parents() ([]int32, error) {
 	if err != nil {
 		return nil, err
 	}
-	up := make([]int32, 0, b.info.Rows)
-	trace := 0 // the next to begin
+	up := b.mem.rows.get(b.info.Rows)
+	var chain []int32 // the last row and its ancestors
+	depth := 0
 	err = b.each(func(p *pageReader) error {
-		codes, err := p.codes("parents", p.parents, p.info.Rows, p.b.info.Rows+parentUp)
+		codes, err := p.codes("parents", p.parents, p.info.Rows, b.info.Rows+parentUp)
 		if err != nil {
 			return err
 		}
-		for _, c := range codes {
-			row := int32(len(up))
-			parent := row - 1
-			switch {
-			case c == parentNone:
-				parent = storage.NoParent
-			case c == parentLost:
-				parent = storage.LostParent
-			case row == first[trace]:
-				return p.bad("parents", "row %d begins a trace and has a parent", row)
-			default:
-				for ; c > parentUp && parent >= 0; c-- {
-					parent = up[parent]
+		for i, c := range codes {
+			if c >= parentUp {
+				depth -= int(c) - parentUp
+				if depth <= 0 {
+					return p.bad("parents", "row %d has no such ancestor", p.base+i)
 				}
-				if parent < 0 {
-					return p.bad("parents", "row %d has no such ancestor", row)
-				}
+				up[p.base+i] = chain[depth-1]
+			} else {
+				depth = 0
+				up[p.base+i] = storage.NoParent - int32(c)
 			}
-			if row == first[trace] {
-				trace++
+			if depth == len(chain) {
+				chain = append(chain, 0)
 			}
-			up = append(up, parent)
+			chain[depth] = int32(p.base + i)
+			depth++
 		}
 		return nil
 	})
 	if err != nil {
 		return nil, err
+	}
+	for _, row := range first[:len(first)-1] {
+		if up[row] >= 0 {
+			return nil, b.at(int(row)).bad("parents", "row %d begins a trace and has a parent", row)
+		}
 	}
 	b.up = up
 	return up, nil
@@ -412,7 +422,7 @@ func (p *pageReader) rowsOf(f family) ([]int32, error) {
 	if err != nil {
 		return nil, err
 	}
-	of := make([]int32, len(ns))
+	of := p.b.mem.rows.get(len(ns))
 	last := int64(0)
 	for i, n := range ns {
 		if n < last || n >= int64(p.info.Rows) {
@@ -426,40 +436,43 @@ func (p *pageReader) rowsOf(f family) ([]int32, error) {
 
 // column returns the column of a key, nil when it has none in the page. It is found, but not decoded.
 func (p *pageReader) column(key uint32) (*keyRows, error) {
-	i, ok := slices.BinarySearchFunc(p.own, key, func(k keyRows, key uint32) int { return int(k.key) - int(key) })
-	if !ok {
+	if p.ownAt == nil {
+		p.ownAt = make([]uint16, len(p.s.keys))
+		for i := range p.own {
+			p.ownAt[p.own[i].key] = uint16(i + 1)
+		}
+	}
+	if p.ownAt[key] == 0 {
 		return nil, nil
 	}
-	k := &p.own[i]
+	k := &p.own[p.ownAt[key]-1]
 	if k.found {
 		return k, nil
 	}
-	f := p.s.keys[key].family()
 	l, err := p.s.lookup(key)
 	if err != nil {
 		return nil, err
 	}
-	codes, err := p.tuples(f)
+	codes, err := p.tuples(p.s.keys[key].family())
 	if err != nil {
 		return nil, err
 	}
-	at := make([]int32, k.n)
-	n := 0
+	at := p.b.mem.rows.get(len(codes) + 1)
+	n, wrong := 0, 0
 	for i, c := range codes {
+		at[n] = int32(i)
 		if l[c] == own {
-			if n < len(at) {
-				at[n] = int32(i)
-			}
 			n++
-		} else if l[c] != absent {
-			return nil, p.bad("columns", "key %q has a column, and a value in a tuple", p.s.keys[key].name)
+		}
+		if l[c] < absent {
+			wrong++
 		}
 	}
-	if n != k.n {
-		return nil, p.bad("columns", "key %q has %d values, want %d", p.s.keys[key].name, k.n, n)
+	if n != k.n || wrong > 0 {
+		return nil, p.bad("columns", "key %q has %d values, want %d, and %d values in tuples", p.s.keys[key].name, k.n, n, wrong)
 	}
 	if n < len(codes) {
-		k.at = at
+		k.at = at[:n]
 	}
 	k.found = true
 	return k, nil
@@ -502,15 +515,15 @@ func (p *pageReader) decode(k *keyRows) error {
 	} else if vals, err = readValues(raw, k.distinct); err != nil {
 		return p.corrupt(name, err)
 	}
-	code := make([]uint32, k.n)
 	if k.distinct == k.n {
+		code := p.b.mem.codes.get(k.n)
 		for i := range code {
 			code[i] = uint32(i)
 		}
 		k.vals, k.code = vals, code
 		return wantNoCodes(p, name, k)
 	}
-	code, err = p.codes(name, k.codes, k.n, k.distinct)
+	code, err := p.codes(name, k.codes, k.n, k.distinct)
 	k.vals, k.code = vals, code
 	return err
 }
@@ -524,12 +537,16 @@ func wantNoCodes(p *pageReader, name string, k *keyRows) error {
 
 // value returns the value of an item, if its tuple says that it has one there.
 func (p *pageReader) value(k *keyRows, item int) (telemetry.Value, error) {
-	i, ok := item, true
+	i := item
 	if k.at != nil {
-		i, ok = slices.BinarySearch(k.at, int32(item))
-	}
-	if !ok {
-		return telemetry.Value{}, fmt.Errorf("item %d has no value", item)
+		i = k.next // mostly they are asked for in order
+		if i >= len(k.at) || int(k.at[i]) != item {
+			var ok bool
+			if i, ok = slices.BinarySearch(k.at, int32(item)); !ok {
+				return telemetry.Value{}, fmt.Errorf("item %d has no value", item)
+			}
+		}
+		k.next = i + 1
 	}
 	if err := p.decode(k); err != nil {
 		return telemetry.Value{}, err

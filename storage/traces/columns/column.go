@@ -156,7 +156,7 @@ func (p *pageReader) toRows(f family, c *storage.SpanColumn) error {
 		}
 		return nil
 	}
-	rows := make([]int32, len(c.Rows))
+	rows := p.b.mem.rows.get(len(c.Rows))
 	for i, item := range c.Rows {
 		rows[i] = of[item]
 	}
@@ -194,7 +194,7 @@ func (p *pageReader) gather(k uint32, c *storage.SpanColumn) error {
 
 // pick fills a column with what dictionary l has for codes.
 func (p *pageReader) pick(codes, l []uint32, c *storage.SpanColumn, what string) error {
-	c.Code = make([]uint32, len(codes))
+	c.Code = p.b.mem.codes.get(len(codes))
 	top := uint32(0)
 	for i, t := range codes {
 		v := l[t]
@@ -204,18 +204,21 @@ func (p *pageReader) pick(codes, l []uint32, c *storage.SpanColumn, what string)
 	if top < absent {
 		return nil
 	}
-	rows := make([]int32, 0, len(codes))
+	rows := p.b.mem.rows.get(len(codes) + 1)
+	n, wrong := 0, 0
 	for i, v := range c.Code {
-		switch v {
-		case own:
-			return p.bad("columns", "the page has no column of key %q", what)
-		case absent:
-		default:
-			c.Code[len(rows)] = v
-			rows = append(rows, int32(i))
+		c.Code[n], rows[n] = v, int32(i)
+		if v != absent {
+			n++
+		}
+		if v == own {
+			wrong++
 		}
 	}
-	c.Code, c.Rows = c.Code[:len(rows)], rows
+	if wrong > 0 {
+		return p.bad("columns", "the page has no column of key %q", what)
+	}
+	c.Code, c.Rows = c.Code[:n], rows[:n]
 	return nil
 }
 
@@ -393,7 +396,7 @@ func (p *pageReader) scopes(k uint32) ([]uint32, error) {
 		}
 		of[i] = uint32(n)
 	}
-	out := make([]uint32, len(c.Code))
+	out := p.b.mem.codes.get(len(c.Code))
 	for i, code := range c.Code {
 		out[i] = of[code]
 	}

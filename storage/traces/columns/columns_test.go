@@ -171,8 +171,9 @@ func segment(t require.TestingT, s *columns.Segment, ts []trace) {
 		}
 	}
 	at := 0
+	var m columns.Memory
 	for k := range s.Blocks() {
-		b, err := s.Block(k)
+		b, err := s.BlockIn(k, &m)
 		require.NoError(t, err)
 		mine := ts[at : at+s.BlockInfo(k).Traces]
 		info := s.BlockInfo(k)
@@ -249,7 +250,7 @@ func TestMergeIsTheSame(t *testing.T) {
 }
 
 func TestShop(t *testing.T) {
-	ts := newShop(1).traces(30000)
+	ts := newShop().traces(30000)
 	b := write(t, columns.DefaultLayout(), ts)
 	p := open(t, b)
 	same(t, ts, back(t, p))

@@ -23,8 +23,7 @@ func (w *Writer) End() error {
 	}
 	b.add(w.order(), false)
 	shape := shapeOf(len(w.done), w.filter.most)
-	b.head = binary.AppendUvarint(b.head, uint64(shape.slots))
-	b.head = binary.AppendUvarint(b.head, uint64(shape.pieces))
+	at := len(b.body)
 	b.body = w.filter.append(b.body, shape)
 	info := total(w.done)
 	info.Traces = len(w.ids)
@@ -32,6 +31,9 @@ func (w *Writer) End() error {
 	lo, hi := appendInfo(nil, info), binary.AppendUvarint(nil, uint64(len(w.done)))
 	hi = binary.AppendUvarint(hi, uint64(len(b.head)))
 	hi = binary.LittleEndian.AppendUint32(hi, part.Checksum(b.head))
+	for _, n := range []int{len(b.head) + at, shape.slots, shape.pieces} {
+		hi = binary.AppendUvarint(hi, uint64(n))
+	}
 	b.packed = append(append(b.packed[:0], b.head...), b.body...)
 	if err := w.w.Blob(1, b.packed, string(lo), string(hi), false); err != nil {
 		return err
@@ -104,8 +106,9 @@ func (w *Writer) dictionaries() error {
 	for _, k := range w.keys.list {
 		b.head = append(b.head, byte(k.place))
 		b.head = telemetry.AppendString(b.head, k.name)
-		b.head = binary.LittleEndian.AppendUint64(b.head, k.anywhere)
-		b.head = binary.LittleEndian.AppendUint64(b.head, k.unindexed)
+		for _, pages := range []uint64{k.tupled, k.columned, k.anywhere, k.unindexed} {
+			b.head = binary.AppendUvarint(b.head, pages)
+		}
 		b.head = binary.AppendVarint(b.head, k.lo)
 		b.head = binary.AppendVarint(b.head, k.hi)
 		b.head = binary.AppendUvarint(b.head, uint64(len(k.vals)))
@@ -123,15 +126,7 @@ func (w *Writer) dictionaries() error {
 		if len(t.ends) == 0 {
 			continue
 		}
-		w.buf = w.buf[:0]
-		for i := range t.ends {
-			es := t.of(uint32(i))
-			w.buf = binary.AppendUvarint(w.buf, uint64(len(es)))
-			for _, e := range es {
-				w.buf = binary.AppendUvarint(w.buf, e>>32)
-				w.buf = binary.AppendUvarint(w.buf, uint64(uint32(e)+1))
-			}
-		}
+		w.buf = t.append(w.buf[:0])
 		for _, m := range t.masks {
 			w.buf = mask(w.buf, m)
 		}
@@ -148,6 +143,31 @@ func (w *Writer) dictionaries() error {
 	b.head = binary.AppendUvarint(b.head, uint64(len(scopes)))
 	b.add(w.pack.texts(nil, scopes), true)
 	return nil
+}
+
+// append appends the tuples: the distinct lists of keys first, then for each tuple the number of its list, and its codes.
+func (t *tuples) append(dst []byte) []byte {
+	lists := make(map[string]uint64)
+	var texts, key, rest []byte
+	for i := range t.ends {
+		es := t.of(uint32(i))
+		key = binary.AppendUvarint(key[:0], uint64(len(es)))
+		for _, e := range es {
+			key = binary.AppendUvarint(key, e>>32)
+		}
+		n, ok := lists[string(key)]
+		if !ok {
+			n = uint64(len(lists))
+			lists[string(key)] = n
+			texts = append(texts, key...)
+		}
+		rest = binary.AppendUvarint(rest, n)
+		for _, e := range es {
+			rest = binary.AppendUvarint(rest, uint64(uint32(e)+1))
+		}
+	}
+	dst = binary.AppendUvarint(dst, uint64(len(lists)))
+	return append(append(dst, texts...), rest...)
 }
 
 // order returns the numbers of the traces in the order of their IDs.

@@ -3,7 +3,6 @@ package columns
 import (
 	"encoding/binary"
 	"math/bits"
-	"slices"
 
 	"github.com/braidobs/braid/storage/part"
 )
@@ -25,8 +24,6 @@ type filterBuilder struct {
 
 func (f *filterBuilder) reset() { f.hashes, f.ends, f.most = f.hashes[:0], f.ends[:0], 0 }
 
-func (f *filterBuilder) begin() {}
-
 func (f *filterBuilder) add(h uint64) { f.hashes = append(f.hashes, h) }
 
 // end ends a page.
@@ -35,12 +32,8 @@ func (f *filterBuilder) end() {
 	if n := len(f.ends); n > 0 {
 		from = f.ends[n-1]
 	}
-	mine := f.hashes[from:]
-	slices.Sort(mine)
-	mine = slices.Compact(mine)
-	f.hashes = f.hashes[:from+len(mine)]
 	f.ends = append(f.ends, len(f.hashes))
-	f.most = max(f.most, len(mine))
+	f.most = max(f.most, len(f.hashes)-from)
 }
 
 // filterShape is how a filter is laid out.

@@ -131,11 +131,14 @@ func readRef(d *telemetry.Decoder, off *int64) ref {
 
 // source is a blob that is read piece by piece.
 type source struct {
+	whole func(b []byte, crc uint32) bool // that is its checksum
 	p     *part.Part
 	t     *part.Table
 	block int
 	head  int64 // where pieces begin
 }
+
+func whole(b []byte, crc uint32) bool { return part.Checksum(b) == crc }
 
 func (s *source) corrupt(what string, err error) error {
 	if err == nil || part.IsCorrupt(err) {
@@ -148,21 +151,57 @@ func (s *source) bad(what, format string, args ...any) error {
 	return s.t.Corrupt("blob", s.block, "%s of block %d: %s", what, s.block, fmt.Sprintf(format, args...))
 }
 
-// fetch returns a piece, unpacked, with padding bytes of zero behind it that may be read.
-func (s *source) fetch(what string, r ref) ([]byte, error) {
-	b, err := s.t.Piece(s.block, s.head+r.off, int64(r.size))
+// fetch returns a piece, unpacked, in memory of its own.
+func (s *source) fetch(what string, r ref) ([]byte, error) { return s.fetchIn(&Memory{}, what, r) }
+
+// fetchIn is fetch into m, whose bytes the next call uses again.
+func (s *source) fetchIn(m *Memory, what string, r ref) ([]byte, error) {
+	b, err := s.t.Piece(m.raw, s.block, s.head+r.off, int64(r.size))
 	if err != nil {
 		return nil, err
 	}
-	if part.Checksum(b) != r.crc {
+	m.raw = b
+	if !s.whole(b, r.crc) {
 		return nil, s.bad(what, "the checksum does not match")
 	}
 	if r.raw > 0 {
-		if b, err = s.p.Unpack(b, r.raw); err != nil {
+		if b, err = s.p.Unpack(m.unpacked, b, r.raw); err != nil {
 			return nil, s.corrupt(what, err)
 		}
+		m.unpacked = b
 	}
 	return b, nil
+}
+
+// Memory is what blocks are decoded into, one after the other: see Segment.BlockIn. Its zero value is ready.
+type Memory struct {
+	raw, unpacked []byte
+	wide          pool[int64]
+	codes         pool[uint32]
+	rows          pool[int32]
+}
+
+func (m *Memory) reuse() {
+	m.wide.next, m.codes.next, m.rows.next = 0, 0, 0
+}
+
+// pool is slices of which the first ones are in use.
+type pool[T any] struct {
+	all  [][]T
+	next int
+}
+
+// get returns n values, which are not zero.
+func (p *pool[T]) get(n int) []T {
+	if p.next == len(p.all) {
+		p.all = append(p.all, nil)
+	}
+	s := &p.all[p.next]
+	if *s == nil || cap(*s) < n { // never nil: that would mean something else
+		*s = make([]T, n, n+n/8)
+	}
+	p.next++
+	return (*s)[:n]
 }
 
 // padding is how many bytes behind a piece the reader of integers likes to have.
@@ -217,7 +256,7 @@ func divisible(ns []int64) bool {
 }
 
 // readInts reads n integers and nothing behind them. B is a whole piece.
-func readInts(b []byte, n int) ([]int64, error) {
+func readInts(m *Memory, b []byte, n int) ([]int64, error) {
 	if n == 0 {
 		return nil, wantNone(b)
 	}
@@ -228,7 +267,7 @@ func readInts(b []byte, n int) ([]int64, error) {
 	if scale > 3 {
 		return nil, fmt.Errorf("scale %d", scale)
 	}
-	out := make([]int64, n)
+	out := m.wide.get(n)
 	rest, err := column.Ints(pad(b)[1:], out, nil)
 	if err != nil {
 		return nil, err
@@ -310,7 +349,7 @@ func (p *packer) codes(b *blob, cs []uint32) {
 }
 
 // readCodes reads n codes below limit.
-func readCodes(b []byte, n int, limit uint32) ([]uint32, error) {
+func readCodes(m *Memory, b []byte, n int, limit uint32) ([]uint32, error) {
 	if n == 0 {
 		return nil, wantNone(b)
 	}
@@ -331,7 +370,7 @@ func readCodes(b []byte, n int, limit uint32) ([]uint32, error) {
 		if err != nil || len(rest) > 0 || u >= uint64(limit) {
 			return nil, fmt.Errorf("code %d of %d", u, limit)
 		}
-		out := make([]uint32, n)
+		out := m.codes.get(n)
 		for i := range out {
 			out[i] = uint32(u)
 		}
@@ -340,7 +379,8 @@ func readCodes(b []byte, n int, limit uint32) ([]uint32, error) {
 		if n > 128*(len(b)+2) {
 			return nil, fmt.Errorf("%d codes cannot fit in %d bytes", n, len(b))
 		}
-		nums := make([]int64, n)
+		nums := m.wide.get(n)
+		m.wide.next-- // for now only
 		rest, err := column.Ints(pad(b), nums, nil)
 		if err != nil {
 			return nil, err
@@ -348,7 +388,7 @@ func readCodes(b []byte, n int, limit uint32) ([]uint32, error) {
 		if len(rest) != padding {
 			return nil, fmt.Errorf("%d bytes too many", len(rest)-padding)
 		}
-		out := make([]uint32, n)
+		out := m.codes.get(n)
 		wrong := false
 		for i, v := range nums {
 			out[i] = uint32(v)
@@ -364,7 +404,7 @@ func readCodes(b []byte, n int, limit uint32) ([]uint32, error) {
 	if len(b) != n*width {
 		return nil, fmt.Errorf("%d codes of %d bytes in %d", n, width, len(b))
 	}
-	out := make([]uint32, n)
+	out := m.codes.get(n)
 	top := uint32(0)
 	switch width {
 	case 1:
@@ -502,7 +542,7 @@ func readValues(b []byte, n int) ([]telemetry.Value, error) {
 		}
 		return out, nil
 	case 2:
-		ns, err := readInts(b, n)
+		ns, err := readInts(&Memory{}, b, n)
 		if err != nil {
 			return nil, err
 		}

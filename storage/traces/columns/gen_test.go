@@ -167,8 +167,8 @@ type shop struct {
 	now   int64
 }
 
-func newShop(seed uint64) *shop {
-	s := &shop{r: rand.New(rand.NewPCG(seed, 1)), now: 1_780_000_000_000_000_000}
+func newShop() *shop {
+	s := &shop{r: rand.New(rand.NewPCG(1, 1)), now: 1_780_000_000_000_000_000}
 	langs := []string{"go", "java", "nodejs", "python"}
 	for i := range 21 {
 		lang := langs[i%4]

@@ -45,6 +45,8 @@ type key struct {
 	codes    []uint32          // if coded
 
 	// In the segment:
+	tupled    uint64 // pages that have it in tuples
+	columned  uint64 // pages that have a column of it
 	unindexed uint64 // pages with values that the filter does not know
 	anywhere  uint64 // pages with values that are not in vals
 	lo, hi    int64  // of integers that are not in vals

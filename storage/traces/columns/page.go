@@ -78,7 +78,6 @@ func (w *Writer) endPage(more bool) error {
 	for f := range families {
 		w.items(f)
 	}
-	w.filter.begin()
 	for i, id := range p.ids {
 		if i > 0 || !p.info.continued {
 			w.ids = append(w.ids, id)
@@ -171,8 +170,10 @@ func (w *Writer) column(k *key) {
 	bit := uint64(1) << len(w.done)
 	switch k.mode {
 	case folded:
+		k.tupled |= bit
 		return
 	case coded:
+		k.columned |= bit
 		w.columnHead(k, formCodes, len(k.codes))
 		w.pack.codes(b, k.codes)
 		seen := make([]bool, len(k.vals))
@@ -193,6 +194,7 @@ func (w *Writer) column(k *key) {
 	if len(k.vals) > k.mark {
 		k.rollback()
 	}
+	k.columned |= bit
 	k.anywhere |= bit
 	switch kindOf(k.own) {
 	case telemetry.KindInt:
@@ -238,12 +240,13 @@ func (w *Writer) strings(k *key) {
 		w.hashes = append(w.hashes, w.valueHash(k.place, k.name, v.Str()))
 	}
 	slices.Sort(w.hashes)
+	w.hashes = slices.Compact(w.hashes)
 	for _, h := range w.hashes {
 		w.filter.add(h)
 	}
 	strs := w.strs
 	var codes []uint32
-	if len(slices.Compact(w.hashes)) < len(strs) {
+	if len(w.hashes) < len(strs) {
 		strs, codes = dedupe(w.strs)
 	}
 	b.head = binary.AppendUvarint(b.head, uint64(len(strs)))

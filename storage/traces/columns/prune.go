@@ -33,7 +33,7 @@ func (s *Segment) Where(p storage.Predicate) (uint64, error) {
 		return 0, err
 	}
 	pages := r.pages
-	if r.tuples != nil {
+	if r.tuples != nil && pages != 0 {
 		t, err := s.tuplesOf(spans)
 		if err != nil {
 			return 0, err
@@ -254,15 +254,13 @@ func (s *Segment) byKey(name keyName, m match) (some, error) {
 	if !ok {
 		return nothing, nil
 	}
+	meta := &s.keys[k]
+	if meta.n > foldValues && meta.tupled == 0 && m.few() {
+		// What is looked for may be among many values: the filter knows without them.
+		pages, err := s.equal(meta, m)
+		return some{pages: pages & meta.columned}, err
+	}
 	vals, err := s.values(k)
-	if err != nil {
-		return nothing, err
-	}
-	t, err := s.tuplesOf(name.family())
-	if err != nil {
-		return nothing, err
-	}
-	l, err := s.lookup(k)
 	if err != nil {
 		return nothing, err
 	}
@@ -272,6 +270,17 @@ func (s *Segment) byKey(name keyName, m match) (some, error) {
 		if accepted[i] = m.accept(v); accepted[i] {
 			count++
 		}
+	}
+	if count == 0 && meta.columned == 0 {
+		return nothing, nil
+	}
+	t, err := s.tuplesOf(name.family())
+	if err != nil {
+		return nothing, err
+	}
+	l, err := s.lookup(k)
+	if err != nil {
+		return nothing, err
 	}
 	with := make([]bool, len(l)) // tuples that may match
 	in, outside := uint64(0), uint64(0)
@@ -326,13 +335,23 @@ func (s *Segment) outside(k uint32, m match, vals []telemetry.Value, accepted []
 		return out, nil
 	}
 	// Pages with values that the dictionary does not have.
-	switch {
-	case m.text != nil:
-		pages, err := s.hashedValue(meta, *m.text)
-		return out | pages | meta.unindexed, err
-	case m.equal == nil || len(m.equal) > maxHashed:
+	if !m.few() {
 		return out | meta.anywhere, nil
 	}
+	pages, err := s.equal(meta, m)
+	return out | pages, err
+}
+
+// few says whether the values that m takes are known, and few enough to look up each.
+func (m *match) few() bool { return m.text != nil || m.equal != nil && len(m.equal) <= maxHashed }
+
+// equal returns the pages whose column of a key may have one of the values of m, which are few.
+func (s *Segment) equal(meta *keyMeta, m match) (uint64, error) {
+	if m.text != nil {
+		pages, err := s.hashedValue(meta, *m.text)
+		return pages | meta.unindexed, err
+	}
+	out := uint64(0)
 	for _, v := range m.equal {
 		switch {
 		case v.Kind() == telemetry.KindString:
@@ -344,7 +363,7 @@ func (s *Segment) outside(k uint32, m match, vals []telemetry.Value, accepted []
 			if meta.lo == minInt && meta.hi == maxInt { // values of all kinds, maybe strings among them
 				out |= meta.unindexed
 			}
-		case v.Kind() != telemetry.KindInt || v.Int() >= meta.lo && v.Int() <= meta.hi:
+		case v.Kind() != telemetry.KindInt || meta.n > 0 || v.Int() >= meta.lo && v.Int() <= meta.hi:
 			out |= meta.unindexed
 		}
 	}

@@ -24,6 +24,7 @@ type Info struct {
 
 // Part is the segments of a part. It is safe for concurrent use.
 type Part struct {
+	whole           func(b []byte, crc uint32) bool // that is its checksum
 	p               *part.Part
 	pages, segments *part.Table
 	list            []segmentInfo
@@ -35,6 +36,8 @@ type segmentInfo struct {
 	first, pages int // blocks of table "pages"
 	head         int // bytes
 	crc          uint32
+	filter       filterShape
+	filterAt     int64
 }
 
 // Has says whether p has traces in the layout of this package.
@@ -42,7 +45,7 @@ func Has(p *part.Part) bool { return p.Table(tableSegments).Blocks() > 0 }
 
 // Open checks that p is what a Writer wrote, as far as the footer tells.
 func Open(p *part.Part) (*Part, error) {
-	out := &Part{p: p, pages: p.Table(tablePages), segments: p.Table(tableSegments)}
+	out := &Part{whole: whole, p: p, pages: p.Table(tablePages), segments: p.Table(tableSegments)}
 	for _, t := range []*part.Table{out.pages, out.segments} {
 		if err := t.Check(schema("").Columns); err != nil {
 			return nil, err
@@ -64,13 +67,18 @@ func Open(p *part.Part) (*Part, error) {
 		if s := d.Take(4); s != "" {
 			g.crc = binary.LittleEndian.Uint32([]byte(s))
 		}
+		filterAt, slots, pieces := d.Uvarint(), d.Uvarint(), d.Uvarint()
+		if slots == 0 || slots > filterPiece || pieces == 0 || pieces > part.MaxBlockBytes/64 || filterAt > part.MaxBlockBytes {
+			d.Fail("a filter of %d pieces with %d slots at %d", pieces, slots, filterAt)
+		}
 		if d.Err() == nil && (d.Len() > 0 || pages == 0 || pages > MaxBlocks || int(pages) > out.pages.Blocks()-at || head > part.MaxBlockBytes) {
 			d.Fail("%d pages of %d, a head of %d bytes", pages, out.pages.Blocks()-at, head)
 		}
 		if d.Err() != nil {
 			return nil, out.segments.Corrupt("blob", i, "segment %d: %v", i, d.Err())
 		}
-		g.pages, g.head = int(pages), int(head)
+		g.pages, g.head, g.filterAt = int(pages), int(head), int64(filterAt)
+		g.filter = filterShape{width: (g.pages + 7) / 8, slots: int(slots), pieces: int(pieces)}
 		rows := 0
 		for n := range g.pages {
 			rows += out.pages.BlockRows(at + n)
@@ -113,8 +121,6 @@ type Segment struct {
 	scopeRef  ref
 	scopeLen  int
 	order     ref
-	shape     filterShape
-	filterOff int64
 
 	size atomic.Int64
 
@@ -138,6 +144,8 @@ type block struct {
 type keyMeta struct {
 	place
 	name      string
+	tupled    uint64 // pages that have it in tuples
+	columned  uint64 // pages that have a column of it
 	anywhere  uint64 // pages with values that are not in the dictionary
 	unindexed uint64 // pages with values that the filter does not know
 	lo, hi    int64  // of integers that are not in the dictionary
@@ -167,14 +175,14 @@ func (p *Part) Segment(i int) (*Segment, error) {
 	g := &p.list[i]
 	s := &Segment{
 		part: p, number: i, first: g.first, info: g.Info, byName: make(map[keyName]uint32),
-		source: source{p: p.p, t: p.segments, block: i, head: int64(g.head)},
+		source: source{whole: p.whole, p: p.p, t: p.segments, block: i, head: int64(g.head)},
 		vals:   make(map[uint32][]telemetry.Value), lookups: make(map[uint32][]uint32), derived: make(map[storage.SpanKey]*derived),
 	}
-	b, err := p.segments.Piece(i, 0, int64(g.head))
+	b, err := p.segments.Piece(nil, i, 0, int64(g.head))
 	if err != nil {
 		return nil, err
 	}
-	if part.Checksum(b) != g.crc {
+	if !p.whole(b, g.crc) {
 		return nil, s.bad("head", "the checksum does not match")
 	}
 	d := telemetry.NewDecoderBytes(b)
@@ -196,10 +204,10 @@ func (s *Segment) readHead(d *telemetry.Decoder, g *segmentInfo) {
 	}
 	s.readPages(d, g)
 	off := int64(0)
-	n := d.Count(21)
+	n := d.Count(9)
 	s.keys = make([]keyMeta, 0, n)
 	for i := 0; i < n && d.Err() == nil; i++ {
-		k := keyMeta{place: place(d.Byte()), name: d.Str(), anywhere: d.Uint64(), unindexed: d.Uint64(), lo: d.Varint(), hi: d.Varint()}
+		k := keyMeta{place: place(d.Byte()), name: d.Str(), tupled: d.Uvarint(), columned: d.Uvarint(), anywhere: d.Uvarint(), unindexed: d.Uvarint(), lo: d.Varint(), hi: d.Varint()}
 		k.n = s.count(d)
 		if k.n > 0 {
 			k.ref = readRef(d, &off)
@@ -226,12 +234,6 @@ func (s *Segment) readHead(d *telemetry.Decoder, g *segmentInfo) {
 	s.scopeLen = s.count(d)
 	s.scopeRef = readRef(d, &off)
 	s.order = readRef(d, &off)
-	slots, pieces := d.Uvarint(), d.Uvarint()
-	s.shape = filterShape{width: (g.pages + 7) / 8, slots: int(slots), pieces: int(pieces)}
-	s.filterOff = off
-	if slots == 0 || slots > filterPiece || pieces == 0 || pieces > part.MaxBlockBytes/64 {
-		d.Fail("a filter of %d pieces with %d slots", pieces, slots)
-	}
 }
 
 // count reads a number of things of the segment.
@@ -366,30 +368,53 @@ func (s *Segment) tuplesLocked(f family) (*tupleSet, error) {
 }
 
 func (s *Segment) readTuples(d *telemetry.Decoder, f family, n int, t *tupleSet) {
+	lists := make([][]uint32, d.Count(1))
+	for i := range lists {
+		lists[i] = s.readKeys(d, f)
+	}
 	t.ends, t.masks = make([]int32, 0, n), make([]uint64, n)
-	for i := 0; i < n && d.Err() == nil; i++ {
-		before, some := "", false
-		for range d.Count(2) {
-			k, code := d.Uvarint(), d.Uvarint()
-			if d.Err() != nil {
-				return
-			}
-			if k >= uint64(len(s.keys)) || s.keys[k].family() != f || code > uint64(s.keys[k].n) {
+	for i := 0; i < n; i++ {
+		list := d.Uvarint()
+		if list >= uint64(len(lists)) {
+			d.Fail("tuple %d has list %d of %d", i, list, len(lists))
+		}
+		if d.Err() != nil {
+			return
+		}
+		for _, k := range lists[list] {
+			code := d.Uvarint()
+			if code > uint64(s.keys[k].n) {
 				d.Fail("tuple %d has code %d of key %d", i, code, k)
 				return
 			}
-			if m := &s.keys[k]; m.attr() {
-				if some && before >= m.name {
-					d.Fail("tuple %d has %q after %q", i, m.name, before)
-					return
-				}
-				before, some = m.name, true
-			}
-			t.entries = append(t.entries, k<<32|uint64(uint32(code)-1))
+			t.entries = append(t.entries, uint64(k)<<32|uint64(uint32(code)-1))
 		}
 		t.ends = append(t.ends, int32(len(t.entries)))
 	}
 	s.readMasks(d, t.masks)
+}
+
+// readKeys reads a list of keys of a family: fields first, then attributes by name.
+func (s *Segment) readKeys(d *telemetry.Decoder, f family) []uint32 {
+	list := make([]uint32, 0, d.Count(1))
+	before, some := "", false
+	for range cap(list) {
+		k := d.Uvarint()
+		if d.Err() != nil || k >= uint64(len(s.keys)) || s.keys[k].family() != f {
+			d.Fail("a tuple has key %d", k)
+			return nil
+		}
+		m := &s.keys[k]
+		if some && (!m.attr() || before >= m.name) {
+			d.Fail("a tuple has %q after %q", m.name, before)
+			return nil
+		}
+		if m.attr() {
+			before, some = m.name, true
+		}
+		list = append(list, uint32(k))
+	}
+	return list
 }
 
 // readMasks reads sets of pages, and nothing may follow.
@@ -515,7 +540,7 @@ func (s *Segment) TraceIDs() ([]telemetry.TraceID, error) {
 	if err != nil {
 		return nil, err
 	}
-	order, err := readInts(b, s.info.Traces)
+	order, err := readInts(&Memory{}, b, s.info.Traces)
 	if err != nil {
 		return nil, s.corrupt("order", err)
 	}
@@ -570,19 +595,30 @@ func (s *Segment) Find(id telemetry.TraceID) (int, int, error) {
 	return -1, -1, nil
 }
 
+// MayHold says whether segment i may have a trace: a segment that does not mostly says no. It reads some KB, and nothing else of
+// the segment.
+func (p *Part) MayHold(i int, id telemetry.TraceID) (bool, error) {
+	pages, err := p.hashed(i, traceHash(id))
+	return pages != 0, err
+}
+
 // hashed returns the pages that may have a hash.
-func (s *Segment) hashed(h uint64) (uint64, error) {
-	piece, slots := s.shape.place(h)
-	b, err := s.t.Piece(s.block, s.head+s.filterOff+int64(piece)*int64(s.shape.size()), int64(s.shape.size()))
+func (p *Part) hashed(i int, h uint64) (uint64, error) {
+	g := &p.list[i]
+	piece, slots := g.filter.place(h)
+	size := int64(g.filter.size())
+	b, err := p.segments.Piece(nil, i, g.filterAt+int64(piece)*size, size)
 	if err != nil {
 		return 0, err
 	}
 	n := len(b) - 4
-	if part.Checksum(b[:n]) != binary.LittleEndian.Uint32(b[n:]) {
-		return 0, s.bad("filter", "the checksum of piece %d does not match", piece)
+	if !p.whole(b[:n], binary.LittleEndian.Uint32(b[n:])) {
+		return 0, p.segments.Corrupt("blob", i, "filter of block %d: the checksum of piece %d does not match", i, piece)
 	}
-	return s.shape.find(b, slots) & s.allPages(), nil
+	return g.filter.find(b, slots) & (^uint64(0) >> (MaxBlocks - g.pages)), nil
 }
+
+func (s *Segment) hashed(h uint64) (uint64, error) { return s.part.hashed(s.number, h) }
 
 // Keys returns the keys of attributes that rows of the segment have.
 func (s *Segment) Keys() ([]storage.SpanKey, error) {

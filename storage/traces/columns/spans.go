@@ -224,11 +224,12 @@ func (p *pageReader) item(f family, item int, attrs *telemetry.Attrs, field func
 	if err != nil {
 		return err
 	}
-	t, err := p.s.tuplesOf(f)
-	if err != nil {
-		return err
+	if p.sets[f] == nil {
+		if p.sets[f], err = p.s.tuplesOf(f); err != nil {
+			return err
+		}
 	}
-	entries := t.of(codes[item])
+	entries := p.sets[f].of(codes[item])
 	for n, e := range entries {
 		k := uint32(e >> 32)
 		m := &p.s.keys[k]
@@ -257,17 +258,15 @@ func (p *pageReader) item(f family, item int, attrs *telemetry.Attrs, field func
 func (p *pageReader) entry(k, code uint32, item int) (telemetry.Value, error) {
 	if code != own {
 		if p.vals == nil {
-			p.vals = make(map[uint32][]telemetry.Value)
+			p.vals = make([][]telemetry.Value, len(p.s.keys))
 		}
-		vs, ok := p.vals[k]
-		if !ok {
+		if p.vals[k] == nil {
 			var err error
-			if vs, err = p.s.values(k); err != nil {
+			if p.vals[k], err = p.s.values(k); err != nil {
 				return telemetry.Value{}, err
 			}
-			p.vals[k] = vs
 		}
-		return vs[code], nil
+		return p.vals[k][code], nil
 	}
 	c, err := p.column(k)
 	if err != nil {

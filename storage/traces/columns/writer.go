@@ -13,7 +13,7 @@ import (
 
 // Layout says how large things are.
 type Layout struct {
-	// PageRows is how many rows a page has at most: no more than part.MaxBlockRows.
+	// PageRows is about how many rows a page has: an eighth more at most, and less than half of part.MaxBlockRows.
 	PageRows int
 	// SegmentRows is how many rows a segment has when it is full.
 	SegmentRows int
@@ -118,7 +118,7 @@ func (w *Writer) Add(rows []storage.SpanRow, parents []int32) error {
 				return err
 			}
 			w.values(s)
-			if w.page.full(w.layout.PageRows) && i+1 < n {
+			if i+1 < n && (w.page.rows >= w.pageRows() || w.page.text > 2*pageText) {
 				if err := w.endPage(true); err != nil {
 					return err
 				}
@@ -146,7 +146,7 @@ func (w *Writer) begin(id telemetry.TraceID, n int) (int, error) {
 		}
 	}
 	p := &w.page
-	if p.rows > 0 && (p.rows+n > w.layout.PageRows+w.layout.PageRows/8 || p.text > pageText) || p.rows >= w.layout.PageRows {
+	if p.rows > 0 && (p.rows+n > w.pageRows() || p.text > pageText) || p.rows >= w.layout.PageRows {
 		if err := w.endPage(false); err != nil {
 			return 0, err
 		}
@@ -154,6 +154,9 @@ func (w *Writer) begin(id telemetry.TraceID, n int) (int, error) {
 	p.begin(id)
 	return min(n, limit), nil
 }
+
+// pageRows is how many rows a page may have so that a trace is not cut.
+func (w *Writer) pageRows() int { return w.layout.PageRows + w.layout.PageRows/8 }
 
 func (w *Writer) resource(r *telemetry.Resource) uint32 {
 	if r != nil && r == w.last {
@@ -373,8 +376,6 @@ func (p *page) finishTrace() {
 		p.info.LastFirst = p.firstStart
 	}
 }
-
-func (p *page) full(rows int) bool { return p.rows >= rows || p.text > pageText }
 
 // The codes of parents: none, one that is not there, and from parentUp on how many ancestors to go up from the row before.
 const (

@@ -1,0 +1,183 @@
+package columns_test
+
+import (
+	"math/bits"
+	"testing"
+
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+
+	"github.com/braidobs/braid/internal/telemetry"
+	"github.com/braidobs/braid/storage"
+	"github.com/braidobs/braid/storage/traces/columns"
+)
+
+// predicate draws one about some rows, mostly one that some of them match.
+func predicate(t *rapid.T, rows []storage.SpanRow, depth int) storage.Predicate {
+	row := rapid.SampledFrom(rows).Draw(t, "row")
+	kinds := 7
+	if depth > 0 {
+		kinds = 10
+	}
+	some := func() (out []storage.Predicate) {
+		for range rapid.IntRange(0, 3).Draw(t, "operands") {
+			out = append(out, predicate(t, rows, depth-1))
+		}
+		return out
+	}
+	scope := rapid.SampledFrom([]storage.AttrScope{storage.AnyScope, storage.RecordScope, storage.InstrumentationScope, storage.ResourceScope})
+	kind := rapid.SampledFrom([]labels.MatchType{labels.MatchEqual, labels.MatchEqual, labels.MatchNotEqual, labels.MatchRegexp, labels.MatchNotRegexp})
+	switch rapid.IntRange(0, kinds-1).Draw(t, "predicate") {
+	case 0:
+		return storage.TraceIn{row.Span.TraceID, {15: 9}}
+	case 1:
+		d := row.Span.End - row.Span.Start
+		return storage.DurationRange{Min: d, Max: d}
+	case 2:
+		if row.Resource == nil {
+			return storage.ResourceIn{}
+		}
+		return storage.ResourceIn{row.Resource.ID}
+	case 3:
+		f := rapid.SampledFrom([]storage.SpanField{storage.SpanName, storage.SpanKindField, storage.SpanStatus, storage.SpanStatusMessage, storage.SpanParent}).Draw(t, "field")
+		text := rapid.SampledFrom([]string{row.Span.Name, row.Span.Kind.String(), row.Span.Status.String(), row.Span.StatusMessage}).Draw(t, "text")
+		return storage.FieldMatch{Field: f, M: matcher(t, kind.Draw(t, "match"), "", text)}
+	case 4:
+		name := nameOf(t, row)
+		text := row.Span.Attrs.Text(name)
+		return storage.AttrMatch{Scope: scope.Draw(t, "scope"), M: matcher(t, kind.Draw(t, "match"), name, text)}
+	case 7:
+		return storage.And(some())
+	case 8:
+		return storage.Or(some())
+	case 9:
+		return storage.Not{P: predicate(t, rows, depth-1)}
+	default:
+		key := rapid.SampledFrom(keysOf()).Draw(t, "key")
+		if key.Scope != storage.FieldScope {
+			key.Name = nameOf(t, row)
+		}
+		var vs []telemetry.Value
+		key.Each(row.Resource, row.Span, func(v telemetry.Value) { vs = append(vs, v) })
+		if len(vs) == 0 || rapid.IntRange(0, 9).Draw(t, "other") == 0 {
+			vs = []telemetry.Value{telemetry.String("nowhere")}
+		}
+		v := rapid.SampledFrom(vs).Draw(t, "value")
+		m := storage.ValueMatch{Key: key, Accept: func(x telemetry.Value) bool { return x == v }}
+		if rapid.Bool().Draw(t, "equal") {
+			m.Equal = []telemetry.Value{v}
+		}
+		return m
+	}
+}
+
+func matcher(t *rapid.T, kind labels.MatchType, name, text string) *labels.Matcher {
+	if kind == labels.MatchRegexp || kind == labels.MatchNotRegexp {
+		text = rapid.SampledFrom([]string{".*", ".+", "a|b", "[0-9]+", ""}).Draw(t, "expression")
+	}
+	return labels.MustNewMatcher(kind, name, text)
+}
+
+func nameOf(t *rapid.T, row storage.SpanRow) string {
+	names := []string{"none", "a"}
+	for _, a := range row.Span.Attrs {
+		names = append(names, a.Key)
+	}
+	if row.Resource != nil {
+		for _, a := range row.Resource.Attrs {
+			names = append(names, a.Key)
+		}
+	}
+	return rapid.SampledFrom(names).Draw(t, "name")
+}
+
+// neverLoses compares what pruning leaves with a look at each row.
+func neverLoses(t *rapid.T, s *columns.Segment, ts []trace) {
+	rows := flat(ts)
+	p := predicate(t, rows, 2)
+	blocks, err := s.Where(p)
+	require.NoError(t, err)
+	need, err := s.Prune([]storage.Predicate{p, predicate(t, rows, 0)})
+	require.NoError(t, err)
+	require.Zero(t, need&^blocks)
+	at := 0
+	for k := range s.Blocks() {
+		b := &storage.SpanBlock{}
+		for range s.BlockInfo(k).Traces {
+			for _, r := range ts[at].rows {
+				b.Append(r.Resource, r.Span, storage.SpanAll)
+			}
+			at++
+		}
+		for i := range b.Len() {
+			if b.Match(i, p) {
+				require.NotZero(t, blocks>>k&1, "block %d of %d has a row that matches %v", k, s.Blocks(), p)
+				break
+			}
+		}
+	}
+}
+
+func TestPruneNeverLoses(t *testing.T) {
+	l := columns.Layout{PageRows: 3, SegmentRows: 1000, FullRows: 500}
+	rapid.Check(t, func(r *rapid.T) {
+		ts := settle(odd(r))
+		s, err := open(t, write(t, l, ts)).Segment(0)
+		require.NoError(r, err)
+		neverLoses(r, s, ts)
+	})
+	ts := newShop().traces(8000)
+	s, err := open(t, write(t, columns.Layout{PageRows: 256, SegmentRows: 1 << 20, FullRows: 1000}, ts)).Segment(0)
+	require.NoError(t, err)
+	require.Greater(t, s.Blocks(), 20)
+	rapid.Check(t, func(r *rapid.T) { neverLoses(r, s, ts) })
+}
+
+// TestPruneLeavesLittle looks for what is in few blocks.
+func TestPruneLeavesLittle(t *testing.T) {
+	ts := newShop().traces(8000)
+	s, err := open(t, write(t, columns.Layout{PageRows: 256, SegmentRows: 1 << 20, FullRows: 1000}, ts)).Segment(0)
+	require.NoError(t, err)
+	var request telemetry.Value
+	for _, r := range ts[10].rows {
+		if v, ok := r.Span.Attrs.Get("request.id"); ok {
+			request = v
+		}
+	}
+	attr := func(name string) storage.SpanKey { return storage.SpanKey{Scope: storage.RecordScope, Name: name} }
+	is := func(key storage.SpanKey, v telemetry.Value) storage.Predicate {
+		return storage.ValueMatch{Key: key, Accept: func(x telemetry.Value) bool { return x == v }, Equal: []telemetry.Value{v}}
+	}
+	tests := []struct {
+		name string
+		need storage.Predicate
+		most int // blocks
+	}{
+		{"a request", is(attr("request.id"), request), 3},
+		{"no request", is(attr("request.id"), telemetry.String("none")), 2},
+		{"text that no request has", storage.AttrMatch{Scope: storage.RecordScope, M: labels.MustNewMatcher(labels.MatchEqual, "request.id", "none")}, 2},
+		{"no such attribute", is(attr("nothing"), telemetry.Int(1)), 0},
+		{"no such service", is(storage.SpanKey{Scope: storage.ResourceScope, Name: "service.name"}, telemetry.String("none")), 0},
+		{"no such status", is(attr("http.response.status_code"), telemetry.Int(418)), 0},
+		{"no such port", is(attr("client.port"), telemetry.Int(80)), 0},
+		{"a trace", storage.TraceIn{ts[10].id()}, 2},
+		{"no trace", storage.TraceIn{{1, 2, 3}}, 2},
+		{"no such name", storage.FieldMatch{Field: storage.SpanName, M: labels.MustNewMatcher(labels.MatchEqual, "", "none")}, 0},
+		{"too long", storage.DurationRange{Min: 1 << 60, Max: 1 << 61}, 0},
+		{"what no span is at once", storage.And{is(attr("db.system"), telemetry.String("postgresql")), is(attr("http.response.status_code"), telemetry.Int(500))}, 0},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			blocks, err := s.Prune([]storage.Predicate{tt.need})
+			require.NoError(t, err)
+			require.LessOrEqual(t, bits.OnesCount64(blocks), tt.most)
+		})
+	}
+	p := open(t, write(t, columns.DefaultLayout(), ts[:50]))
+	for _, tr := range ts[:50] {
+		ok, err := p.MayHold(0, tr.id())
+		require.NoError(t, err)
+		require.True(t, ok)
+	}
+}
