@@ -280,7 +280,7 @@ func (b *Block) Traces() ([]telemetry.TraceID, error) {
 func (p *pageReader) fixed(what string, r ref, n, width int) ([]byte, error) {
 	raw, err := p.piece(what, r)
 	if err == nil && len(raw) != n*width {
-		err = p.bad(what, "%d bytes, want %d", len(raw), n*width)
+		return nil, p.bad(what, "%d bytes, want %d", len(raw), n*width)
 	}
 	return raw, err
 }
@@ -328,7 +328,10 @@ func join[T any](b *Block, f func(p *pageReader) ([]T, error)) ([]T, error) {
 		}
 		return err
 	})
-	return out, err
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
 }
 
 // Starts implements storage.TraceBlock.

@@ -250,7 +250,7 @@ func TestMergeIsTheSame(t *testing.T) {
 }
 
 func TestShop(t *testing.T) {
-	ts := newShop().traces(30000)
+	ts := newShop().traces(6000)
 	b := write(t, columns.DefaultLayout(), ts)
 	p := open(t, b)
 	same(t, ts, back(t, p))

@@ -4,13 +4,16 @@ import (
 	"bytes"
 	"cmp"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"math"
 	"math/rand/v2"
 	"slices"
 	"strconv"
+	"sync"
 	"testing"
 
+	"github.com/klauspost/compress/zstd"
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
@@ -66,13 +69,25 @@ func write(tb testing.TB, l columns.Layout, segments ...[]trace) []byte {
 	})
 }
 
+// codec is one compressor for all tests.
+var codec = sync.OnceValue(func() (c struct {
+	enc *zstd.Encoder
+	dec *zstd.Decoder
+},
+) {
+	var err, err2 error
+	c.enc, err = part.NewEncoder()
+	c.dec, err2 = part.NewDecoder()
+	if err != nil || err2 != nil {
+		panic(errors.Join(err, err2))
+	}
+	return c
+})
+
 func build(tb testing.TB, f func(w *part.Writer)) []byte {
 	tb.Helper()
-	enc, err := part.NewEncoder()
-	require.NoError(tb, err)
-	defer func() { require.NoError(tb, enc.Close()) }()
 	var buf bytes.Buffer
-	w := part.NewWriter(&buf, enc, map[string]string{})
+	w := part.NewWriter(&buf, codec().enc, map[string]string{})
 	f(w)
 	require.NoError(tb, w.Close())
 	return buf.Bytes()
@@ -80,10 +95,7 @@ func build(tb testing.TB, f func(w *part.Writer)) []byte {
 
 func open(tb testing.TB, b []byte) *columns.Part {
 	tb.Helper()
-	dec, err := part.NewDecoder()
-	require.NoError(tb, err)
-	tb.Cleanup(dec.Close)
-	p, err := part.Open("test.part", bytes.NewReader(b), int64(len(b)), dec, nil)
+	p, err := part.Open("test.part", bytes.NewReader(b), int64(len(b)), codec().dec, nil)
 	require.NoError(tb, err)
 	require.NoError(tb, p.Verify())
 	out, err := columns.Open(p)

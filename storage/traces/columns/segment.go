@@ -111,16 +111,16 @@ type Segment struct {
 	pages  []pageInfo
 	blocks []block
 
-	keys      []keyMeta
-	byName    map[keyName]uint32
-	tupleRef  [families]ref
-	tupleLen  [families]int
-	resRef    ref
-	resMasks  ref
-	resLen    int
-	scopeRef  ref
-	scopeLen  int
-	order     ref
+	keys     []keyMeta
+	byName   map[keyName]uint32
+	tupleRef [families]ref
+	tupleLen [families]int
+	resRef   ref
+	resMasks ref
+	resLen   int
+	scopeRef ref
+	scopeLen int
+	order    ref
 
 	size atomic.Int64
 
@@ -373,7 +373,7 @@ func (s *Segment) readTuples(d *telemetry.Decoder, f family, n int, t *tupleSet)
 		lists[i] = s.readKeys(d, f)
 	}
 	t.ends, t.masks = make([]int32, 0, n), make([]uint64, n)
-	for i := 0; i < n; i++ {
+	for i := range n {
 		list := d.Uvarint()
 		if list >= uint64(len(lists)) {
 			d.Fail("tuple %d has list %d of %d", i, list, len(lists))

@@ -55,7 +55,8 @@ func (b *Block) spanIDs(rows []int) (ids, parents []telemetry.SpanID, err error)
 // lostID returns the ID of the parent of a row that has lost it.
 func (p *pageReader) lostID(up []int32, row int) (id telemetry.SpanID, err error) {
 	if p.gone == nil {
-		if p.gone, err = p.piece("lost parents", p.lost); err != nil {
+		gone, err := p.piece("lost parents", p.lost)
+		if err != nil {
 			return id, err
 		}
 		p.lostAt = p.lostAt[:0]
@@ -64,9 +65,10 @@ func (p *pageReader) lostID(up []int32, row int) (id telemetry.SpanID, err error
 				p.lostAt = append(p.lostAt, p.base+i)
 			}
 		}
-		if len(p.gone) != 8*len(p.lostAt) {
-			return id, p.bad("lost parents", "%d bytes for %d", len(p.gone), len(p.lostAt))
+		if len(gone) != 8*len(p.lostAt) {
+			return id, p.bad("lost parents", "%d bytes for %d", len(gone), len(p.lostAt))
 		}
+		p.gone = gone
 	}
 	n := sort.SearchInts(p.lostAt, row)
 	return telemetry.SpanID(p.gone[8*n:]), nil
