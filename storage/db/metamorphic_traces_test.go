@@ -12,6 +12,8 @@ import (
 
 	"github.com/braidobs/braid/internal/telemetry"
 	"github.com/braidobs/braid/storage"
+	"github.com/braidobs/braid/storage/part"
+	"github.com/braidobs/braid/storage/vfs"
 )
 
 // spanKeys are keys that queries ask for.
@@ -225,4 +227,76 @@ func checkFragments(t *testing.T, tr *wholeTrace, some []wholeTrace, all bool, t
 	for _, o := range spans(have) {
 		require.Contains(t, spans(tr.spans), o, text)
 	}
+}
+
+// TestCorruptTracesAreSetAside breaks a byte of a part: a read of traces fails at most once, and answers from the rest then.
+func TestCorruptTracesAreSetAside(t *testing.T) {
+	failed := 0
+	for k := range 16 {
+		disk := vfs.NewMem()
+		m := newMachine(disk)
+		requireOpen(t, m)
+		for n := range 2 {
+			b := telemetry.Batch{Tenant: tenant, Resource: testResource}
+			for i := range 20 {
+				b.Spans = append(b.Spans, telemetry.Span{
+					TraceID: traceID(n*20 + i), SpanID: telemetry.SpanID{byte(i)}, Name: fmt.Sprintf("span %d", i*7919), Start: start.UnixNano() + int64(i*i),
+					Attrs: telemetry.Attrs{{Key: "user", Value: telemetry.String(fmt.Sprintf("user-%d", i*104729))}},
+				})
+			}
+			_, _, err := m.db.Write(t.Context(), storage.Request{Batches: []telemetry.Batch{b}})
+			require.NoError(t, err)
+			require.NoError(t, m.db.Flush(t.Context()))
+		}
+		m.stop()
+		first := ""
+		walk(t, disk, "data/blobs/parts/traces", func(name string) {
+			if first == "" || name < first {
+				first = name
+			}
+		})
+		b, err := vfs.ReadFile(disk, first, 1<<20)
+		require.NoError(t, err)
+		b[16+k*len(b)/16] ^= 0x40
+		f, err := disk.Create(first)
+		require.NoError(t, err)
+		_, err = f.Write(b)
+		require.NoError(t, err)
+		require.NoError(t, f.Close())
+		requireOpen(t, m)
+		for try := range 3 {
+			v, err := m.db.View(t.Context(), 0)
+			require.NoError(t, err)
+			found, err := namesOf(t, v)
+			if err != nil {
+				require.ErrorIs(t, err, part.ErrCorrupt)
+				require.Zero(t, try, "the part is set aside by now")
+				failed++
+			} else {
+				require.GreaterOrEqual(t, found, 20, "what is in the other part")
+			}
+			require.Equal(t, err != nil || found < 40, len(v.Warnings()) > 0)
+			require.NoError(t, v.Close())
+		}
+	}
+	require.Positive(t, failed, "a column that is decoded late")
+}
+
+// namesOf returns in how many spans a column of names and one of attributes were found.
+func namesOf(t *testing.T, v storage.View) (found int, err error) {
+	t.Helper()
+	for b, err := range v.Traces(t.Context(), storage.TraceQuery{Tenant: tenant, Start: math.MinInt64, End: math.MaxInt64}) {
+		if err != nil {
+			return found, err
+		}
+		if _, err := b.Column(storage.Field(storage.SpanName)); err != nil {
+			return found, err
+		}
+		c, err := b.Column(storage.SpanKey{Scope: storage.RecordScope, Name: "user"})
+		if err != nil {
+			return found, err
+		}
+		found += c.Len()
+	}
+	return found, nil
 }

@@ -2,11 +2,13 @@ package db
 
 import (
 	"context"
+	"errors"
 	"iter"
 	"math"
 
 	"github.com/braidobs/braid/internal/telemetry"
 	"github.com/braidobs/braid/storage"
+	"github.com/braidobs/braid/storage/part"
 	"github.com/braidobs/braid/storage/traces"
 )
 
@@ -76,11 +78,83 @@ func (v *view) Traces(ctx context.Context, q storage.TraceQuery) iter.Seq2[stora
 		defer func() { v.cost(tq.Cost) }()
 		read := reading[storage.TraceBlock]{v: v, ctx: ctx, handles: hs, yield: yield}
 		for b, err := range traces.Read(ctx, srcs, tq, v.d.shared, read.failed) {
-			if !yield(b, explain(ctx, err)) || err != nil {
+			if err != nil {
+				yield(nil, explain(ctx, err))
+				return
+			}
+			if !yield(&watched{TraceBlock: b, v: v, parts: hs}, nil) {
 				return
 			}
 		}
 	}
+}
+
+// watched is a block that sets a part aside which turns out to be corrupt when a column is asked for: the block cannot
+// answer, but the next query does, from the rest.
+type watched struct {
+	storage.TraceBlock
+	v     *view
+	parts []*partHandle
+}
+
+func (b *watched) seen(err error) {
+	if c, ok := errors.AsType[*part.CorruptError](err); ok {
+		for _, h := range b.parts {
+			if h != nil && h.meta.Name == c.File {
+				b.v.d.quarantine(h, err)
+				b.v.warn(err.Error())
+			}
+		}
+	}
+}
+
+// First implements storage.TraceBlock.
+func (b *watched) First() ([]int32, error) {
+	c, err := b.TraceBlock.First()
+	b.seen(err)
+	return c, err
+}
+
+// Traces implements storage.TraceBlock.
+func (b *watched) Traces() ([]telemetry.TraceID, error) {
+	c, err := b.TraceBlock.Traces()
+	b.seen(err)
+	return c, err
+}
+
+// Starts implements storage.TraceBlock.
+func (b *watched) Starts() ([]int64, error) {
+	c, err := b.TraceBlock.Starts()
+	b.seen(err)
+	return c, err
+}
+
+// Durations implements storage.TraceBlock.
+func (b *watched) Durations() ([]int64, error) {
+	c, err := b.TraceBlock.Durations()
+	b.seen(err)
+	return c, err
+}
+
+// Parents implements storage.TraceBlock.
+func (b *watched) Parents() ([]int32, error) {
+	c, err := b.TraceBlock.Parents()
+	b.seen(err)
+	return c, err
+}
+
+// Column implements storage.TraceBlock.
+func (b *watched) Column(key storage.SpanKey) (*storage.SpanColumn, error) {
+	c, err := b.TraceBlock.Column(key)
+	b.seen(err)
+	return c, err
+}
+
+// Spans implements storage.TraceBlock.
+func (b *watched) Spans(rows []int, cols storage.SpanColumns) (*storage.SpanBlock, error) {
+	c, err := b.TraceBlock.Spans(rows, cols)
+	b.seen(err)
+	return c, err
 }
 
 // SpanKeys implements storage.SpanReader.

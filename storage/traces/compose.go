@@ -33,22 +33,33 @@ type place struct {
 	some     []int32 // of them, when not all
 }
 
-func (p *place) rows() []int32 {
+// each calls f for each row.
+func (p *place) each(f func(row int32)) {
 	if p.some != nil {
-		return p.some
+		for _, row := range p.some {
+			f(row)
+		}
+		return
 	}
-	rows := make([]int32, p.to-p.from)
-	for i := range rows {
-		rows[i] = p.from + int32(i)
+	for row := p.from; row < p.to; row++ {
+		f(row)
 	}
-	return rows
 }
 
 // composer makes a composed block.
 type composer struct {
 	out     *composed
 	settler storage.Settler
+
+	// Of the trace that is joined: its spans, by number, and where they lie.
+	spans []telemetry.Span
+	rows  []storage.SpanRow
+	at    []spot
+	ask   []int
 }
+
+// spot is a row of a block.
+type spot struct{ block, row int32 }
 
 func newComposer(blocks []storage.TraceBlock, rest int64) *composer {
 	c := &composer{out: &composed{blocks: blocks, first: []int32{0}, lo: math.MaxInt64, hi: math.MinInt64, rest: rest}}
@@ -97,47 +108,41 @@ func (c *composer) join(id telemetry.TraceID, places []place) (block int, err er
 	if n == 0 {
 		return 0, nil
 	}
-	var (
-		o     = c.out
-		spans = make([]telemetry.Span, 0, n)
-		rows  = make([]storage.SpanRow, 0, n)
-		of    = make([]int32, 0, n)
-		row   = make([]int32, 0, n)
-		ask   []int
-	)
+	o := c.out
+	c.spans, c.rows, c.at = slices.Grow(c.spans[:0], n), c.rows[:0], c.at[:0]
 	for i := range places {
 		p := &places[i]
-		ask = ask[:0]
-		for _, r := range p.rows() {
-			of, row, ask = append(of, int32(p.block)), append(row, r), append(ask, int(r))
-		}
-		b, err := o.blocks[p.block].Spans(ask, 0)
+		c.ask = c.ask[:0]
+		p.each(func(row int32) {
+			c.at, c.ask = append(c.at, spot{int32(p.block), row}), append(c.ask, int(row))
+		})
+		b, err := o.blocks[p.block].Spans(c.ask, 0)
 		if err != nil {
 			return p.block, err
 		}
 		for k := range b.Len() {
 			// DroppedLinks of these spans, which nobody else sees, tells where they come from.
-			spans = append(spans, telemetry.Span{
-				TraceID: b.TraceID[k], SpanID: b.SpanID[k], ParentID: b.ParentID[k], Start: b.Start[k], DroppedLinks: uint32(len(spans)),
+			c.spans = append(c.spans, telemetry.Span{
+				TraceID: b.TraceID[k], SpanID: b.SpanID[k], ParentID: b.ParentID[k], Start: b.Start[k], DroppedLinks: uint32(len(c.spans)),
 			})
 		}
 	}
-	for i := range spans {
-		rows = append(rows, storage.SpanRow{Span: &spans[i]})
+	for i := range c.spans {
+		c.rows = append(c.rows, storage.SpanRow{Span: &c.spans[i]})
 	}
 	base := int32(len(o.row))
 	if len(o.blocks) > 1 && o.of == nil {
 		o.of = make([]int32, len(o.row), len(o.row)+n)
 	}
-	for i, p := range c.settler.Settle(rows) {
+	for i, p := range c.settler.Settle(c.rows) {
 		if p >= 0 {
 			p += base
 		}
 		o.parents = append(o.parents, p)
-		from := rows[i].Span.DroppedLinks
-		o.row = append(o.row, row[from])
+		at := c.at[c.rows[i].Span.DroppedLinks]
+		o.row = append(o.row, at.row)
 		if o.of != nil {
-			o.of = append(o.of, of[from])
+			o.of = append(o.of, at.block)
 		}
 	}
 	c.put(id)

@@ -204,7 +204,7 @@ func (r *reader) ids(ctx context.Context, u *unit, f func(*telemetry.TraceID, fr
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		b, err := u.block(i)
+		b, err := u.block(i, &r.memory)
 		if err != nil {
 			return err
 		}

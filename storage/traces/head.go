@@ -13,7 +13,7 @@ import (
 // Head is the spans of all tenants that are not in parts yet, in the order of their arrival. It is safe
 // for concurrent use; a Snapshot of it never changes.
 //
-// A span costs four bytes here beside itself, a trace about a hundred.
+// A span costs twelve bytes here beside itself, a trace about a hundred.
 type Head struct {
 	mu      sync.RWMutex // guards all below
 	tenants map[telemetry.Tenant]*tenantHead
@@ -22,13 +22,20 @@ type Head struct {
 	records int64
 }
 
-// tenantHead is the spans of one tenant. Rows are numbered in the order of arrival. What is there of entries and prev does
+// tenantHead is the spans of one tenant. Rows are numbered in the order of arrival. What is there of entries and rows does
 // not change any more.
 type tenantHead struct {
 	entries []entry
-	prev    []int32 // of each row, the row of the same trace before it, -1 for none
+	rows    []headRow
 	index   map[telemetry.TraceID]int32
 	traces  []headTrace
+}
+
+// headRow is where a span belongs.
+type headRow struct {
+	prev  int32 // row of the same trace before it, -1 for none
+	entry int32
+	trace int32
 }
 
 // headTrace is the spans of one trace in a head.
@@ -40,6 +47,13 @@ type headTrace struct {
 	hi   int64
 	end  int64   // largest end or start
 	of   *Tenant // once it was asked for
+}
+
+// heldTrace is a trace of a snapshot, number n.
+type heldTrace struct {
+	headTrace
+	of *Tenant
+	n  int32
 }
 
 // entry is what one batch brought.
@@ -57,7 +71,7 @@ func NewHead() *Head { return &Head{tenants: make(map[telemetry.Tenant]*tenantHe
 
 // What a span, a trace and a batch take beside their own.
 const (
-	rowBytes   = 4
+	rowBytes   = 12
 	traceBytes = 120
 	entryBytes = 120
 )
@@ -82,7 +96,7 @@ func (h *Head) Append(pos storage.Position, b *telemetry.Batch) {
 		h.tenants[b.Tenant] = t
 	}
 	before := len(t.traces)
-	e.batch, e.base = h.batches, int32(len(t.prev))
+	e.batch, e.base = h.batches, int32(len(t.rows))
 	last := int32(-1) // trace
 	for i := range b.Spans {
 		s := &b.Spans[i]
@@ -90,7 +104,7 @@ func (h *Head) Append(pos storage.Position, b *telemetry.Batch) {
 			last = t.trace(s)
 		}
 		tr := &t.traces[last]
-		t.prev = append(t.prev, tr.last)
+		t.rows = append(t.rows, headRow{prev: tr.last, entry: int32(len(t.entries)), trace: last})
 		tr.last = e.base + int32(i)
 		tr.rows++
 		tr.lo, tr.hi, tr.end = min(tr.lo, s.Start), max(tr.hi, s.Start), max(tr.end, s.Start, s.End)
@@ -151,7 +165,7 @@ type Tenant struct {
 	head    *Head
 	of      *tenantHead // nil when there is nothing
 	entries []entry
-	prev    []int32
+	rows    []headRow
 }
 
 var _ Source = (*Tenant)(nil)
@@ -168,7 +182,7 @@ func (s *Snapshot) Tenant(name telemetry.Tenant) *Tenant {
 	t.entries = t.of.entries[:n]
 	if n > 0 {
 		last := &t.entries[n-1]
-		t.prev = t.of.prev[:int(last.base)+len(last.spans)]
+		t.rows = t.of.rows[:int(last.base)+len(last.spans)]
 	}
 	return t
 }
@@ -190,7 +204,7 @@ func (t *Tenant) last(id telemetry.TraceID) int32 {
 }
 
 // trace returns a trace; some of its spans, or all, the snapshot may not hold.
-func (t *Tenant) trace(id telemetry.TraceID) (tr headTrace, ok bool) {
+func (t *Tenant) trace(id telemetry.TraceID) (tr heldTrace, ok bool) {
 	if t.of == nil {
 		return tr, false
 	}
@@ -200,37 +214,35 @@ func (t *Tenant) trace(id telemetry.TraceID) (tr headTrace, ok bool) {
 	if !ok {
 		return tr, false
 	}
-	tr = t.of.traces[n]
-	tr.of = t
-	return tr, true
+	return heldTrace{t.of.traces[n], t, n}, true
 }
 
 // traces returns the traces of the tenant, as trace does.
-func (t *Tenant) traces() []headTrace {
+func (t *Tenant) traces() []heldTrace {
 	if t.of == nil {
 		return nil
 	}
 	t.head.mu.RLock()
 	defer t.head.mu.RUnlock()
-	trs := slices.Clone(t.of.traces)
+	trs := make([]heldTrace, len(t.of.traces))
 	for i := range trs {
-		trs[i].of = t
+		trs[i] = heldTrace{t.of.traces[i], t, int32(i)}
 	}
 	return trs
 }
 
 // chain appends the rows of the trace whose last row is given, in the order of arrival.
 func (t *Tenant) chain(dst []int32, last int32) []int32 {
-	if last >= int32(len(t.prev)) {
+	if last >= int32(len(t.rows)) {
 		t.head.mu.RLock()
-		prev := t.of.prev
+		rows := t.of.rows
 		t.head.mu.RUnlock()
-		for last >= int32(len(t.prev)) {
-			last = prev[last]
+		for last >= int32(len(t.rows)) {
+			last = rows[last].prev
 		}
 	}
 	n := len(dst)
-	for ; last >= 0; last = t.prev[last] {
+	for ; last >= 0; last = t.rows[last].prev {
 		dst = append(dst, last)
 	}
 	slices.Reverse(dst[n:])
@@ -238,12 +250,26 @@ func (t *Tenant) chain(dst []int32, last int32) []int32 {
 }
 
 // at returns the batch of a row.
-func (t *Tenant) at(row int32) *entry {
-	n, found := slices.BinarySearchFunc(t.entries, row, func(e entry, row int32) int { return int(e.base) - int(row) })
-	if !found {
-		n--
+func (t *Tenant) at(row int32) *entry { return &t.entries[t.rows[row].entry] }
+
+// matching says of each trace, by its number, whether it has a row that matches p.
+func (t *Tenant) matching(p storage.Predicate, traces int) []bool {
+	found := make([]bool, traces)
+	v, ok := p.(storage.ValueMatch)
+	shared := ok && v.Key.Scope == storage.ResourceScope // the same for all spans of a batch
+	for i := range t.entries {
+		e := &t.entries[i]
+		if shared && !match(p, e.res, &e.spans[0]) {
+			continue
+		}
+		for k := range e.spans {
+			n := t.rows[int(e.base)+k].trace
+			if int(n) < traces && !found[n] {
+				found[n] = shared || match(p, e.res, &e.spans[k])
+			}
+		}
 	}
-	return &t.entries[n]
+	return found
 }
 
 // each calls f for the rows in the time range of s, which f may narrow, in the order of arrival.

@@ -13,7 +13,7 @@ import (
 type joint struct {
 	id    telemetry.TraceID
 	at    []fragment
-	heads []headTrace // in the heads that have it
+	heads []heldTrace // in the heads that have it
 	bound int64
 }
 
@@ -155,7 +155,7 @@ again:
 			if _, known := number[key]; known || u.broken {
 				continue
 			}
-			b, err := u.block(int(f.block))
+			b, err := u.block(int(f.block), nil)
 			if err == nil {
 				_, err = b.First()
 			}
@@ -224,7 +224,7 @@ func (r *reader) placeOf(u *unit, b storage.TraceBlock, n int, f fragment) (plac
 }
 
 // headTraces returns the traces of heads: those that lie elsewhere, too, and the others.
-func (r *reader) headTraces(table *idTable) (all []joint, plain []headTrace) {
+func (r *reader) headTraces(table *idTable) (all []joint, plain []heldTrace) {
 	r.taken, r.inHeads = make(map[telemetry.TraceID]bool), make(map[[2]int]bool)
 	for k, h := range r.heads {
 	next:
@@ -233,7 +233,7 @@ func (r *reader) headTraces(table *idTable) (all []joint, plain []headTrace) {
 				plain = append(plain, tr)
 				continue
 			}
-			j := joint{id: tr.id, heads: []headTrace{tr}}
+			j := joint{id: tr.id, heads: []heldTrace{tr}}
 			for o, other := range r.heads {
 				if o == k {
 					continue
@@ -267,8 +267,8 @@ func (r *reader) headTraces(table *idTable) (all []joint, plain []headTrace) {
 }
 
 // headChunks puts traces that lie in one head only into the queue, as far as they are wanted.
-func (r *reader) headChunks(traces []headTrace) {
-	traces = slices.DeleteFunc(traces, func(tr headTrace) bool {
+func (r *reader) headChunks(traces []heldTrace) {
+	traces = slices.DeleteFunc(traces, func(tr heldTrace) bool {
 		if !r.overlaps(tr.lo, tr.end) {
 			return true
 		}
@@ -279,7 +279,7 @@ func (r *reader) headChunks(traces []headTrace) {
 		}
 		return false
 	})
-	slices.SortStableFunc(traces, func(a, b headTrace) int { return cmp.Compare(b.hi, a.hi) })
+	slices.SortStableFunc(traces, func(a, b heldTrace) int { return cmp.Compare(b.hi, a.hi) })
 	for len(traces) > 0 {
 		n := 0
 		for rows := 0; n < len(traces) && (n == 0 || rows+int(traces[n].rows) <= blockRows); n++ {
@@ -290,15 +290,28 @@ func (r *reader) headChunks(traces []headTrace) {
 	}
 }
 
-// headMatch says whether a row of a trace in a head matches predicate k.
-func (r *reader) headMatch(tr *headTrace, k int) bool {
-	found := false
-	r.headEach(tr, func(res *telemetry.Resource, s *telemetry.Span) { found = found || match(r.Need[k], res, s) })
-	return found
+// headMatch says whether a row of a trace in a head may match predicate k.
+func (r *reader) headMatch(tr *heldTrace, k int) bool {
+	key := headNeed{tr.of, k}
+	found, known := r.matching[key]
+	if !known {
+		found = tr.of.matching(r.Need[k], len(tr.of.traces()))
+		if r.matching == nil {
+			r.matching = make(map[headNeed][]bool)
+		}
+		r.matching[key] = found
+	}
+	return int(tr.n) >= len(found) || found[tr.n]
+}
+
+// headNeed is a predicate of the query, of a head.
+type headNeed struct {
+	of *Tenant
+	k  int
 }
 
 // headEach calls f for the spans of a trace in a head that were not deleted, in the order of arrival.
-func (r *reader) headEach(tr *headTrace, f func(*telemetry.Resource, *telemetry.Span)) {
+func (r *reader) headEach(tr *heldTrace, f func(*telemetry.Resource, *telemetry.Span)) {
 	r.rows = tr.of.chain(r.rows[:0], tr.last)
 	for _, row := range r.rows {
 		e := tr.of.at(row)
@@ -310,7 +323,7 @@ func (r *reader) headEach(tr *headTrace, f func(*telemetry.Resource, *telemetry.
 }
 
 // headRows returns the spans of a trace in heads that were not deleted, in the order of arrival.
-func (r *reader) headRows(in []headTrace) []storage.SpanRow {
+func (r *reader) headRows(in []heldTrace) []storage.SpanRow {
 	var out []storage.SpanRow
 	for i := range in {
 		r.headEach(&in[i], func(res *telemetry.Resource, s *telemetry.Span) {
@@ -321,7 +334,7 @@ func (r *reader) headRows(in []headTrace) []storage.SpanRow {
 }
 
 // headBlock makes a block of traces that lie in one head only.
-func (r *reader) headBlock(traces []headTrace) storage.TraceBlock {
+func (r *reader) headBlock(traces []heldTrace) storage.TraceBlock {
 	b := storage.NewTraceRows(0)
 	for i := range traces {
 		b.Add(r.headRows(traces[i : i+1]))

@@ -53,6 +53,18 @@ func match(p storage.Predicate, res *telemetry.Resource, s *telemetry.Span) bool
 			return p.Match()
 		}
 	case storage.ValueMatch:
+		switch p.Key.Scope { // most are about these: a function for each span would cost more than the look
+		case storage.RecordScope:
+			v, ok := s.Attrs.Get(p.Key.Name)
+			return ok && p.Accept(v)
+		case storage.ResourceScope:
+			if res == nil {
+				return false
+			}
+			v, ok := res.Attrs.Get(p.Key.Name)
+			return ok && p.Accept(v)
+		default:
+		}
 		ok := false
 		p.Key.Each(res, s, func(v telemetry.Value) { ok = ok || p.Accept(v) })
 		return ok

@@ -71,6 +71,7 @@ type gathering struct {
 	units   []*unit
 	special map[telemetry.TraceID]bool // traces that lie in several units, or of which something may have been deleted
 	cursors []cursor
+	recent  []cursor // blocks that were open before, a few a unit: fragments lie near to each other
 	settler storage.Settler
 	rows    []storage.SpanRow
 }
@@ -183,6 +184,9 @@ func (g *gathering) settle(c *cursor) error {
 		if err != nil {
 			return err
 		}
+		if c.b != nil {
+			g.keep(*c)
+		}
 		if c.block++; c.block >= n {
 			c.b = nil
 			return nil
@@ -196,7 +200,7 @@ func (g *gathering) settle(c *cursor) error {
 // open opens the block that the cursor is at.
 func (c *cursor) open() (err error) {
 	c.trace = 0
-	if c.b, err = c.u.block(c.block); err != nil {
+	if c.b, err = c.u.block(c.block, nil); err != nil {
 		return err
 	}
 	if c.ids, err = c.b.Traces(); err != nil {
@@ -217,6 +221,7 @@ func (g *gathering) specials() ([]joint, error) {
 		rows += u.info.Traces
 	}
 	t := newIDTable(rows)
+	var memory columns.Memory
 	lone := make(map[telemetry.TraceID]fragment) // those that lie in one unit only
 	for n, u := range g.units {
 		blocks, err := u.blocks()
@@ -224,7 +229,7 @@ func (g *gathering) specials() ([]joint, error) {
 			return nil, err
 		}
 		for i := range blocks {
-			b, err := u.block(i)
+			b, err := u.block(i, &memory)
 			if err != nil {
 				return nil, err
 			}
@@ -313,12 +318,9 @@ func (g *gathering) add(c *cursor) error {
 func (g *gathering) join(j *joint) error {
 	slices.SortFunc(j.at, compareFragments)
 	for _, f := range j.at {
-		c := &g.cursors[f.unit]
-		if c.b == nil || c.block != int(f.block) {
-			c = &cursor{u: g.units[f.unit], block: int(f.block)}
-			if err := c.open(); err != nil {
-				return err
-			}
+		c, err := g.at(f)
+		if err != nil {
+			return err
 		}
 		if err := g.take(c, int(f.trace)); err != nil {
 			return err
@@ -332,6 +334,32 @@ func (g *gathering) join(j *joint) error {
 		return nil
 	}
 	return g.write()
+}
+
+// keep remembers an open block.
+func (g *gathering) keep(c cursor) {
+	if len(g.recent) >= 2*len(g.units) {
+		g.recent = slices.Delete(g.recent, 0, 1)
+	}
+	g.recent = append(g.recent, c)
+}
+
+// at returns a cursor in the block that a fragment lies in.
+func (g *gathering) at(f fragment) (*cursor, error) {
+	if c := &g.cursors[f.unit]; c.b != nil && c.block == int(f.block) {
+		return c, nil
+	}
+	for i := range g.recent {
+		if c := &g.recent[i]; c.u == g.units[f.unit] && c.block == int(f.block) {
+			return c, nil
+		}
+	}
+	c := cursor{u: g.units[f.unit], block: int(f.block)}
+	if err := c.open(); err != nil {
+		return nil, err
+	}
+	g.keep(c)
+	return &g.recent[len(g.recent)-1], nil
 }
 
 // take appends the spans of a trace of a block that were not deleted to rows.

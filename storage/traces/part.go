@@ -128,6 +128,10 @@ func (p *Part) Scan(ctx context.Context, s *Scan, emit func(Rows) error) error {
 	case storage.OldestFirst:
 		slices.SortStableFunc(segments, func(a, b int) int { return cmp.Compare(p.columns.Info(a).Start, p.columns.Info(b).Start) })
 	}
+	var memory *columns.Memory
+	if !s.late { // nothing is asked of a block after the next is open
+		memory = &columns.Memory{}
+	}
 	for _, i := range segments {
 		if in := p.columns.Info(i); in.LastStart < s.Start || in.Start > s.End {
 			continue
@@ -135,7 +139,7 @@ func (p *Part) Scan(ctx context.Context, s *Scan, emit func(Rows) error) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if err := p.scanSegment(ctx, i, s, emit); err != nil {
+		if err := p.scanSegment(ctx, i, s, memory, emit); err != nil {
 			return err
 		}
 	}
@@ -143,7 +147,7 @@ func (p *Part) Scan(ctx context.Context, s *Scan, emit func(Rows) error) error {
 }
 
 // scanSegment emits the rows of segment n that s selects.
-func (p *Part) scanSegment(ctx context.Context, n int, s *Scan, emit func(Rows) error) error {
+func (p *Part) scanSegment(ctx context.Context, n int, s *Scan, memory *columns.Memory, emit func(Rows) error) error {
 	g, err := p.segment(n)
 	if err != nil {
 		return err
@@ -173,7 +177,12 @@ func (p *Part) scanSegment(ctx context.Context, n int, s *Scan, emit func(Rows) 
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		b, err := g.Block(i)
+		var b *columns.Block
+		if memory != nil {
+			b, err = g.BlockIn(i, memory)
+		} else {
+			b, err = g.Block(i)
+		}
 		if err != nil {
 			return err
 		}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/braidobs/braid/internal/telemetry"
 	"github.com/braidobs/braid/storage"
+	"github.com/braidobs/braid/storage/traces/columns"
 )
 
 // Query is what is read of whole traces.
@@ -56,8 +57,11 @@ type reader struct {
 	taken   map[telemetry.TraceID]bool // traces of heads that are joined with others
 	inHeads map[[2]int]bool            // units and blocks that have such
 	queue   candidates
-	rows    []int32 // of a trace in a head
-	ahead   int64   // no trace that is not in the queue yet starts after it
+	rows    []int32        // of a trace in a head
+	memory  columns.Memory // of the block that is read: what is yielded is valid until the next
+	// matching says of the traces of a head which may have a row for a predicate.
+	matching map[headNeed][]bool
+	ahead    int64 // no trace that is not in the queue yet starts after it
 }
 
 // lost handles an error of a unit: nil leaves out its source.
@@ -163,7 +167,7 @@ func (r *reader) begin(n int, batch []*unit, table *idTable) error {
 	}
 	var all []joint
 	if n == 1 {
-		var plain []headTrace
+		var plain []heldTrace
 		all, plain = r.headTraces(table)
 		r.headChunks(plain)
 	}
@@ -313,7 +317,7 @@ func (r *reader) send(c *candidate, rest int64) error {
 
 // blockOf returns a block without the traces that are joined with others, and without what was deleted.
 func (r *reader) blockOf(u *unit, i int) (storage.TraceBlock, error) {
-	b, err := u.block(i)
+	b, err := u.block(i, &r.memory)
 	if err != nil || len(u.masks) == 0 && !r.isShared(u, i) {
 		return b, err
 	}
@@ -406,7 +410,7 @@ type candidate struct {
 	u      *unit
 	block  int // -1: the unit's blocks are not in the queue yet
 	joints []joint
-	heads  []headTrace
+	heads  []heldTrace
 	n      int // place in the queue: of equal bounds the first one comes first
 }
 

@@ -94,14 +94,20 @@ func (u *unit) blockInfo(i int) (columns.Info, error) {
 	return g.BlockInfo(i), nil
 }
 
-// block returns a block. One of the first layout is whole in memory.
-func (u *unit) block(i int) (storage.TraceBlock, error) {
+// block returns a block. With memory, its columns are valid until the memory is used again. A block of the first layout is
+// whole in memory.
+func (u *unit) block(i int, in *columns.Memory) (storage.TraceBlock, error) {
 	if !u.isLegacy() {
 		g, err := u.open()
 		if err != nil {
 			return nil, err
 		}
-		b, err := g.Block(i)
+		var b *columns.Block
+		if in != nil {
+			b, err = g.BlockIn(i, in)
+		} else {
+			b, err = g.Block(i)
+		}
 		if err != nil {
 			return nil, err
 		}
