@@ -34,8 +34,9 @@ type key struct {
 	strs map[string]uint32
 	nums map[int64]uint32
 	rest map[telemetry.Value]uint32
-	last telemetry.Value // with code lastCode, if there are vals
+	last telemetry.Value // with that code, if there are vals
 	code uint32
+	next *key // came after it last time
 
 	// In the open page:
 	n        int // values
@@ -149,6 +150,15 @@ func (k keyName) family() family { return k.place.family() }
 type keys struct {
 	list   []*key
 	byName [linkAttr + 1]map[string]*key
+}
+
+// after is get for a key that follows another one in an item: mostly the one that did so before.
+func (ks *keys) after(last *key, p place, name string) *key {
+	if k := last.next; k != nil && k.name == name && k.place == p {
+		return k
+	}
+	last.next = ks.get(p, name)
+	return last.next
 }
 
 func (ks *keys) get(p place, name string) *key {

@@ -9,15 +9,15 @@ import (
 type mapping struct {
 	keys   []*key
 	codes  [][]uint32 // by key and code; 0 for not known yet, else one more
-	tuples [families][][]item
+	tuples [families][][]mapped
 	res    []uint32 // one more
 	scopes []uint32 // one more
 	scope  uint32   // the key of their numbers
 	scoped bool
 }
 
-// item is what a tuple has of a key.
-type item struct {
+// mapped is what a tuple has of a key.
+type mapped struct {
 	to   *key
 	from uint32 // the key in the other segment
 	code uint32 // there
@@ -31,7 +31,7 @@ func (w *Writer) mapping(s *Segment) *mapping {
 	}
 	m = &mapping{keys: make([]*key, len(s.keys)), codes: make([][]uint32, len(s.keys)), res: make([]uint32, s.resLen), scopes: make([]uint32, s.scopeLen)}
 	for f := range m.tuples {
-		m.tuples[f] = make([][]item, s.tupleLen[f])
+		m.tuples[f] = make([][]mapped, s.tupleLen[f])
 	}
 	m.scope, m.scoped = s.byName[keyName{spanField, fieldScope}]
 	if w.maps == nil {
@@ -164,7 +164,7 @@ func (b *Block) copier() (*copier, error) {
 
 // addItems adds the fields and attributes of a row, its events and its links.
 func (w *Writer) addItems(p *pageReader, m *mapping, c *copier, row int) error {
-	if err := w.item(p, m, c, spans, row); err != nil {
+	if err := w.addItem(p, m, c, spans, row); err != nil {
 		return err
 	}
 	mine := int64(w.page.rows - 1)
@@ -195,7 +195,7 @@ func (w *Writer) addItems(p *pageReader, m *mapping, c *copier, row int) error {
 				w.page.linked = append(w.page.linked, p.linkIDs[i*linkSize:(i+1)*linkSize]...)
 				w.page.text += 64
 			}
-			if err := w.item(p, m, c, f, i); err != nil {
+			if err := w.addItem(p, m, c, f, i); err != nil {
 				return err
 			}
 		}
@@ -203,8 +203,8 @@ func (w *Writer) addItems(p *pageReader, m *mapping, c *copier, row int) error {
 	return nil
 }
 
-// item adds an item of a page of another segment.
-func (w *Writer) item(p *pageReader, m *mapping, c *copier, f family, i int) error {
+// addItem adds an item of a page of another segment.
+func (w *Writer) addItem(p *pageReader, m *mapping, c *copier, f family, i int) error {
 	codes, err := p.tuples(f)
 	if err != nil {
 		return err
@@ -225,7 +225,7 @@ func (w *Writer) item(p *pageReader, m *mapping, c *copier, f family, i int) err
 			if v, err = w.renumber(p, m, c, e.from, v); err != nil {
 				return err
 			}
-			w.putKey(it, e.to, v)
+			w.put(it, e.to, v)
 			continue
 		}
 		known := m.codes[e.from][e.code]
@@ -241,7 +241,7 @@ func (w *Writer) item(p *pageReader, m *mapping, c *copier, f family, i int) err
 		if v, err = w.renumber(p, m, c, e.from, v); err != nil {
 			return err
 		}
-		w.putKey(it, e.to, v)
+		w.put(it, e.to, v)
 		if e.to.mode != plain {
 			m.codes[e.from][e.code] = uint32(it.entries[len(it.entries)-1]) + 1
 		}
@@ -267,19 +267,19 @@ func (w *Writer) renumber(p *pageReader, m *mapping, c *copier, k uint32, v tele
 }
 
 // tuple works out what a tuple of s is in the open segment.
-func (w *Writer) tuple(s *Segment, m *mapping, f family, n uint32) ([]item, error) {
+func (w *Writer) tuple(s *Segment, m *mapping, f family, n uint32) ([]mapped, error) {
 	ts, err := s.tuplesOf(f)
 	if err != nil {
 		return nil, err
 	}
-	out := make([]item, 0, len(ts.of(n)))
+	out := make([]mapped, 0, len(ts.of(n)))
 	for _, e := range ts.of(n) {
 		k := uint32(e >> 32)
 		if m.keys[k] == nil {
 			m.keys[k] = w.keys.get(s.keys[k].place, s.keys[k].name)
 			m.codes[k] = make([]uint32, s.keys[k].n)
 		}
-		out = append(out, item{to: m.keys[k], from: k, code: uint32(e)})
+		out = append(out, mapped{to: m.keys[k], from: k, code: uint32(e)})
 	}
 	m.tuples[f][n] = out
 	return out, nil

@@ -54,6 +54,7 @@ type Writer struct {
 	out      blob
 	pack     packer
 	keys     keys
+	heads    [families]key // stand before the first key of an item
 	res      part.Resources
 	scopes   part.Scopes
 	resMasks []uint64
@@ -81,6 +82,7 @@ func NewWriter(w *part.Writer, l Layout) *Writer {
 }
 
 func (w *Writer) reset() {
+	w.heads = [families]key{}
 	w.keys, w.res, w.scopes, w.resMasks = keys{}, part.Resources{}, part.Scopes{}, w.resMasks[:0]
 	for f := range w.tuples {
 		w.tuples[f] = tuples{}
@@ -200,69 +202,76 @@ func (w *Writer) row(i, parent int, parentID, id telemetry.SpanID, start, durati
 
 // values adds the fields and attributes of a span.
 func (w *Writer) values(s *telemetry.Span) {
-	f := &w.page.items[spans]
-	w.put(f, spanField, fieldName, telemetry.String(s.Name))
-	w.put(f, spanField, fieldKind, telemetry.Int(int64(s.Kind)))
-	w.put(f, spanField, fieldStatus, telemetry.Int(int64(s.Status)))
-	w.put(f, spanField, fieldScope, telemetry.Int(int64(w.scopes.Add(s.Scope))))
-	w.putText(f, spanField, fieldMessage, s.StatusMessage)
-	w.putText(f, spanField, fieldState, s.State)
-	w.putNumber(f, spanField, fieldFlags, s.Flags)
-	w.putNumber(f, spanField, fieldDropped, s.DroppedAttrs)
-	w.putNumber(f, spanField, fieldEvents, s.DroppedEvents)
-	w.putNumber(f, spanField, fieldLinks, s.DroppedLinks)
-	w.putAttrs(f, spanAttr, s.Attrs)
-	f.end()
+	it := item{w: w, to: &w.page.items[spans], last: &w.heads[spans]}
+	it.put(spanField, fieldName, telemetry.String(s.Name))
+	it.put(spanField, fieldKind, telemetry.Int(int64(s.Kind)))
+	it.put(spanField, fieldStatus, telemetry.Int(int64(s.Status)))
+	it.put(spanField, fieldScope, telemetry.Int(int64(w.scopes.Add(s.Scope))))
+	it.text(spanField, fieldMessage, s.StatusMessage)
+	it.text(spanField, fieldState, s.State)
+	it.number(spanField, fieldFlags, s.Flags)
+	it.number(spanField, fieldDropped, s.DroppedAttrs)
+	it.number(spanField, fieldEvents, s.DroppedEvents)
+	it.number(spanField, fieldLinks, s.DroppedLinks)
+	it.attrs(spanAttr, s.Attrs)
 	row := int64(w.page.rows - 1)
 	for i := range s.Events {
 		e := &s.Events[i]
-		f := &w.page.items[events]
-		f.rows = append(f.rows, row)
+		it := item{w: w, to: &w.page.items[events], last: &w.heads[events]}
+		it.to.rows = append(it.to.rows, row)
 		w.page.times = append(w.page.times, e.Time-s.Start)
 		w.page.text += 32
-		w.put(f, eventField, fieldName, telemetry.String(e.Name))
-		w.putNumber(f, eventField, fieldDropped, e.Dropped)
-		w.putAttrs(f, eventAttr, e.Attrs)
-		f.end()
+		it.put(eventField, fieldName, telemetry.String(e.Name))
+		it.number(eventField, fieldDropped, e.Dropped)
+		it.attrs(eventAttr, e.Attrs)
 	}
 	for i := range s.Links {
 		l := &s.Links[i]
-		f := &w.page.items[links]
-		f.rows = append(f.rows, row)
+		it := item{w: w, to: &w.page.items[links], last: &w.heads[links]}
+		it.to.rows = append(it.to.rows, row)
 		w.page.linked = append(append(w.page.linked, l.TraceID[:]...), l.SpanID[:]...)
 		w.page.text += 64
-		w.putText(f, linkField, fieldState, l.State)
-		w.putNumber(f, linkField, fieldFlags, l.Flags)
-		w.putNumber(f, linkField, fieldDropped, l.Dropped)
-		w.putAttrs(f, linkAttr, l.Attrs)
-		f.end()
+		it.text(linkField, fieldState, l.State)
+		it.number(linkField, fieldFlags, l.Flags)
+		it.number(linkField, fieldDropped, l.Dropped)
+		it.attrs(linkAttr, l.Attrs)
 	}
 }
 
-func (w *Writer) putText(f *items, p place, name, text string) {
+// item is an item of the page that is being added.
+type item struct {
+	w    *Writer
+	to   *items
+	last *key
+}
+
+func (it *item) put(p place, name string, v telemetry.Value) {
+	it.last = it.w.keys.after(it.last, p, name)
+	it.w.put(it.to, it.last, v)
+}
+
+func (it *item) text(p place, name, text string) {
 	if text != "" {
-		w.put(f, p, name, telemetry.String(text))
+		it.put(p, name, telemetry.String(text))
 	}
 }
 
-func (w *Writer) putNumber(f *items, p place, name string, n uint32) {
+func (it *item) number(p place, name string, n uint32) {
 	if n != 0 {
-		w.put(f, p, name, telemetry.Int(int64(n)))
+		it.put(p, name, telemetry.Int(int64(n)))
 	}
 }
 
-func (w *Writer) putAttrs(f *items, p place, as telemetry.Attrs) {
+// attrs adds attributes, which come last.
+func (it *item) attrs(p place, as telemetry.Attrs) {
 	for i := range as {
-		w.put(f, p, as[i].Key, as[i].Value)
+		it.put(p, as[i].Key, as[i].Value)
 	}
+	it.to.end()
 }
 
-func (w *Writer) put(f *items, p place, name string, v telemetry.Value) {
-	w.putKey(f, w.keys.get(p, name), v)
-}
-
-// putKey adds a value of an item of the page.
-func (w *Writer) putKey(f *items, k *key, v telemetry.Value) {
+// put adds a value of an item of the page.
+func (w *Writer) put(f *items, k *key, v telemetry.Value) {
 	w.touch(k)
 	if k.mode == plain {
 		k.own = append(k.own, v)
