@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/braidobs/braid/internal/httpapi"
 	"github.com/braidobs/braid/internal/telemetry"
@@ -18,8 +17,6 @@ const (
 	defaultDepth = 100
 	maxDepth     = 1500
 	pageRows     = 1000
-	// operationsWindow is how far back the operations of a service are looked for.
-	operationsWindow = 7 * 24 * time.Hour
 	// chunkSpans and chunkBytes are how much of a trace one message of a stream holds: clients of gRPC take 4 MiB.
 	chunkSpans = 5000
 	chunkBytes = 2 << 20
@@ -28,7 +25,7 @@ const (
 // params say which traces are looked for: those with a span that meets all of it.
 type params struct {
 	service, operation string
-	attrs              []pair // each on the span, its events, its scope or its resource
+	attrs              []pair // each on the span, its events or links, its scope or its resource
 	start, end         int64  // of the span's start, nanoseconds, both ends included
 	shortest, longest  int64  // of the span
 	depth              int    // how many traces at most
@@ -88,7 +85,7 @@ func serviceKey() storage.SpanKey {
 // attrMatch matches spans with an attribute, or with the field that Jaeger has as a tag of that name.
 func attrMatch(a pair) storage.Predicate {
 	var any storage.Or
-	for _, s := range []storage.AttrScope{storage.RecordScope, storage.ResourceScope, storage.InstrumentationScope, storage.EventScope} {
+	for _, s := range []storage.AttrScope{storage.RecordScope, storage.ResourceScope, storage.InstrumentationScope, storage.EventScope, storage.LinkScope} {
 		any = append(any, textMatch(storage.SpanKey{Scope: s, Name: a.key}, a.text))
 	}
 	number := func(f storage.SpanField, n int64) {
@@ -247,10 +244,10 @@ type operation struct {
 }
 
 // operations returns what the spans of a service are called, sorted; kind 0 means all kinds.
-func operations(ctx context.Context, v storage.View, tenant telemetry.Tenant, service string, kind telemetry.SpanKind, now time.Time) ([]operation, error) {
+func operations(ctx context.Context, v storage.View, tenant telemetry.Tenant, service string, kind telemetry.SpanKind) ([]operation, error) {
 	name, kindKey, owner := storage.Field(storage.SpanName), storage.Field(storage.SpanKindField), serviceKey()
 	q := storage.TraceQuery{
-		Tenant: tenant, Start: now.Add(-operationsWindow).UnixNano(), End: math.MaxInt64, Fragments: true,
+		Tenant: tenant, Start: math.MinInt64, End: math.MaxInt64, Fragments: true,
 		Need: []storage.Predicate{textMatch(owner, service)}, Keys: []storage.SpanKey{owner, name, kindKey},
 	}
 	seen := make(map[operation]bool)

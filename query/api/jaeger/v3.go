@@ -230,20 +230,16 @@ func (a *API) operationsOf(c *call, service, kind string) ([]jsonOperation, erro
 			return nil, httpapi.BadDataf("invalid span kind %q: want server, client, producer, consumer or internal", kind)
 		}
 	}
-	ops, err := operations(c.ctx, c.view, c.tenant, service, k, a.Now())
+	ops, err := operations(c.ctx, c.view, c.tenant, service, k)
 	out := make([]jsonOperation, 0, len(ops))
 	for _, op := range ops {
-		out = append(out, jsonOperation{op.name, kindName(op.kind)})
+		name := ""
+		if op.kind != telemetry.SpanKindUnspecified {
+			name = op.kind.String()
+		}
+		out = append(out, jsonOperation{op.name, name})
 	}
 	return out, err
-}
-
-// kindName is what Jaeger calls a kind; one that was not told is internal.
-func kindName(k telemetry.SpanKind) string {
-	if k == telemetry.SpanKindUnspecified {
-		k = telemetry.SpanKindInternal
-	}
-	return k.String()
 }
 
 func (a *API) v3Operations(c *call) ([]byte, error) {
@@ -251,6 +247,11 @@ func (a *API) v3Operations(c *call) ([]byte, error) {
 	ops, err := a.operationsOf(c, c.query.Get("service"), kind)
 	if err != nil {
 		return nil, err
+	}
+	for i := range ops { // this API knows no unspecified kind
+		if ops[i].Kind == "" {
+			ops[i].Kind = telemetry.SpanKindInternal.String()
+		}
 	}
 	return json.Marshal(map[string][]jsonOperation{"operations": ops})
 }
