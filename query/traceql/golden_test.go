@@ -94,15 +94,16 @@ func runScript(t *testing.T, in string, wrap func(storage.View) storage.View) st
 			}
 			v, err := store.View(t.Context(), 0)
 			require.NoError(t, err)
-			for i, q := range body {
+			var answers strings.Builder
+			for _, q := range body {
 				if len(body) > 1 && cmd != "format" {
-					result += map[bool]string{true: "", false: "\n"}[i == 0] + "> " + q + "\n"
+					answers.WriteString("> " + q + "\n")
 				}
 				if r := answer(t, wrap(v), cmd, q, opts); r != "" {
-					result += strings.TrimRight(r, "\n") + "\n"
+					answers.WriteString(strings.TrimRight(r, "\n") + "\n")
 				}
 			}
-			result = strings.ReplaceAll(result, "\n\n", "\n")
+			result = answers.String()
 			require.NoError(t, v.Close())
 		}
 		out.WriteString("----\n" + result + "\n")
@@ -268,9 +269,11 @@ func answer(t *testing.T, v storage.View, cmd, query string, opts map[string]str
 		}
 		var tags []traceql.Tags
 		tags, _, err = eng.Tags(t.Context(), v, traceql.TagsQuery{Tenant: telemetry.DefaultTenant, Start: start, End: end, Scope: opts["scope"], Filter: f})
+		var lines []string
 		for _, s := range tags {
-			out += s.Scope + ": " + strings.Join(s.Names, " ") + "\n"
+			lines = append(lines, s.Scope+": "+strings.Join(s.Names, " "))
 		}
+		out = strings.Join(lines, "\n")
 	default:
 		var q *traceql.Query
 		if q, err = traceql.Parse(query); err != nil {
@@ -374,11 +377,11 @@ func showSet(set traceql.SpanSet, all bool) string {
 }
 
 func attrs(as []traceql.Attr) string {
-	out := ""
+	var out strings.Builder
 	for _, a := range as {
-		out += " " + a.Key + "=" + a.Value.Text()
+		out.WriteString(" " + a.Key + "=" + a.Value.Text())
 	}
-	return out
+	return out.String()
 }
 
 func metrics(t *testing.T, eng *traceql.Engine, v storage.View, query *traceql.Query, opts map[string]string, start, end int64) (string, error) {

@@ -53,8 +53,8 @@ type accumulator struct {
 type accumulated struct {
 	sums, counts []float64
 	sketches     []sketch
-	buckets      map[int][]float64 // of histograms
-	marks        []mark            // the exemplar of each point
+	buckets      *[65][]float64 // of histograms: by the exponent of the upper bound, plus 1
+	marks        []mark         // the exemplar of each point
 }
 
 func newAccumulator(c *computation, f *syntax.MetricFunc) *accumulator {
@@ -91,6 +91,9 @@ func (a *accumulator) block(b *rows.Block, set rows.Set) error {
 		if ids, err = b.Traces(); err != nil {
 			return err
 		}
+	}
+	if a.of == nil && ids == nil {
+		return a.count(set, codes, starts)
 	}
 	g := a.c.grid
 	trace := 0
@@ -138,6 +141,41 @@ func (a *accumulator) block(b *rows.Block, set rows.Set) error {
 	return err
 }
 
+// count counts the rows of set: what block does, for the functions that count spans.
+func (a *accumulator) count(set rows.Set, codes []uint32, starts []int64) error {
+	g := a.c.grid
+	point, lo, hi := 0, g.base, g.base+g.step
+	var counts []float64
+	last := uint32(0)
+	for w, word := range set {
+		for ; word != 0; word &= word - 1 {
+			i := w<<6 + bits.TrailingZeros64(word)
+			if t := starts[i]; t <= lo || t > hi {
+				point = int((t - g.base - 1) / g.step)
+				lo = g.base + int64(point)*g.step
+				hi = lo + g.step
+			}
+			code := uint32(0)
+			if codes != nil {
+				code = codes[i]
+			}
+			if counts == nil || code != last {
+				s := a.groups[code]
+				if s == nil {
+					s = &accumulated{}
+					a.groups[code] = s
+					if err := a.begin(s); err != nil {
+						return err
+					}
+				}
+				counts, last = s.counts, code
+			}
+			counts[point]++
+		}
+	}
+	return nil
+}
+
 // begin counts the cells of a new series.
 func (a *accumulator) begin(s *accumulated) error {
 	n := a.c.grid.n
@@ -147,7 +185,7 @@ func (a *accumulator) begin(s *accumulated) error {
 	case syntax.QuantileOverTime:
 		s.sketches = make([]sketch, n)
 	case syntax.HistogramOverTime:
-		s.buckets = make(map[int][]float64)
+		s.buckets = new([65][]float64)
 		return nil
 	default:
 		s.counts, s.sums = make([]float64, n), make([]float64, n)
@@ -179,14 +217,14 @@ func (a *accumulator) add(s *accumulated, point int, v float64) error {
 	case syntax.QuantileOverTime:
 		return a.hold(s.sketches[point].add(v))
 	case syntax.HistogramOverTime:
-		b := bucketOf(v)
-		if s.buckets[b] == nil {
-			s.buckets[b] = make([]float64, a.c.grid.n)
+		of := &s.buckets[bucketOf(v)+1]
+		if *of == nil {
+			*of = make([]float64, a.c.grid.n)
 			if err := a.hold(a.c.grid.n); err != nil {
 				return err
 			}
 		}
-		s.buckets[b][point]++
+		(*of)[point]++
 	default:
 		s.counts[point]++
 		s.sums[point] += v
@@ -249,10 +287,13 @@ func (a *accumulator) table() *table {
 				t.rows = append(t.rows, l)
 			}
 		case syntax.HistogramOverTime:
-			for b, counts := range s.buckets {
-				l := &line{labels: with(labels, Attr{"__bucket", floatValue(upper(b) / unit)}), values: counts}
+			for i, counts := range s.buckets {
+				if counts == nil {
+					continue
+				}
+				l := &line{labels: with(labels, Attr{"__bucket", floatValue(upper(i-1) / unit)}), values: counts}
 				for _, m := range s.exemplars(1) {
-					if bucketOf(m.Value) == b {
+					if bucketOf(m.Value) == i-1 {
 						l.exemplars = append(l.exemplars, m)
 					}
 				}
@@ -303,17 +344,52 @@ func (s *accumulated) exemplars(unit float64) []mark {
 type grouper struct {
 	names  []string
 	coders []*rows.Coder
-	tuples map[[2]uint32]uint32 // of a code for the fields before, and one of the next field
-	parts  [][2]uint32          // by number, of all tuples
-	level  []int                // of each tuple the field
+	levels []pairs // of the fields but the first
 	out    []uint32
-	last   []uint32 // tuple of each group
-	group  map[uint32]uint32
+}
+
+// pairs numbers pairs of a number for the fields before, and a code of the next field.
+type pairs struct {
+	few  [][]uint32           // by both, for small codes: the number plus 1
+	many map[[2]uint32]uint32 // the others
+	all  [][2]uint32          // by number
+}
+
+// fewCodes is which codes count as small.
+const fewCodes = 1024
+
+func (p *pairs) number(a, b uint32) uint32 {
+	if b >= fewCodes || a >= fewCodes {
+		k := [2]uint32{a, b}
+		n, ok := p.many[k]
+		if !ok {
+			n = uint32(len(p.all))
+			p.many[k] = n
+			p.all = append(p.all, k)
+		}
+		return n
+	}
+	for int(a) >= len(p.few) {
+		p.few = append(p.few, nil)
+	}
+	row := p.few[a]
+	if int(b) >= len(row) {
+		row = append(row, make([]uint32, int(b)+1-len(row))...)
+		p.few[a] = row
+	}
+	if row[b] == 0 {
+		p.all = append(p.all, [2]uint32{a, b})
+		row[b] = uint32(len(p.all))
+	}
+	return row[b] - 1
 }
 
 func newGrouper(by []syntax.Field) *grouper {
-	g := &grouper{tuples: make(map[[2]uint32]uint32), group: make(map[uint32]uint32)}
-	for _, f := range by {
+	g := &grouper{}
+	for i, f := range by {
+		if i > 0 {
+			g.levels = append(g.levels, pairs{many: make(map[[2]uint32]uint32)})
+		}
 		g.names = append(g.names, syntax.Label(f))
 		g.coders = append(g.coders, rows.NewCoder(f))
 	}
@@ -328,7 +404,7 @@ func (g *grouper) len() int {
 	case 1:
 		return g.coders[0].Len()
 	default:
-		return len(g.last)
+		return len(g.levels[len(g.levels)-1].all)
 	}
 }
 
@@ -347,72 +423,28 @@ func (g *grouper) groups(b *rows.Block, set rows.Set) ([]uint32, error) {
 		if err != nil {
 			return nil, err
 		}
-		var key [2]uint32
-		var tuple uint32
-		known := false
-		set.Each(func(i int) {
-			if k := [2]uint32{g.out[i], codes[i]}; !known || k != key {
-				key, known = k, true
-				tuple = g.tuple(n, k)
+		p := &g.levels[n]
+		for w, word := range set {
+			for ; word != 0; word &= word - 1 {
+				i := w<<6 + bits.TrailingZeros64(word)
+				g.out[i] = p.number(g.out[i], codes[i])
 			}
-			g.out[i] = tuple
-		})
-	}
-	last, group, known := uint32(0), uint32(0), false
-	set.Each(func(i int) {
-		if t := g.out[i]; !known || t != last {
-			last, known = t, true
-			group = g.groupOf(t)
 		}
-		g.out[i] = group
-	})
+	}
 	return g.out, nil
-}
-
-// tuple returns the number of a tuple of the first n+2 fields. Those of different lengths have different numbers, from
-// which the first field's code is told apart by its place.
-func (g *grouper) tuple(n int, k [2]uint32) uint32 {
-	if n > 0 { // k[0] is a tuple itself
-		k[0] |= 1 << 31
-	}
-	t, ok := g.tuples[k]
-	if !ok {
-		t = uint32(len(g.parts))
-		g.tuples[k] = t
-		g.parts = append(g.parts, k)
-		g.level = append(g.level, n+1)
-	}
-	return t
-}
-
-func (g *grouper) groupOf(tuple uint32) uint32 {
-	n, ok := g.group[tuple]
-	if !ok {
-		n = uint32(len(g.last))
-		g.group[tuple] = n
-		g.last = append(g.last, tuple)
-	}
-	return n
 }
 
 // labels returns the values of a group.
 func (g *grouper) labels(group uint32) []Attr {
-	out := make([]Attr, len(g.coders))
-	switch len(g.coders) {
-	case 0:
+	if len(g.coders) == 0 {
 		return nil
-	case 1:
-		out[0] = Attr{g.names[0], g.coders[0].Value(group)}
-		return out
 	}
-	tuple := g.last[group]
-	for {
-		k, level := g.parts[tuple], g.level[tuple]
-		out[level] = Attr{g.names[level], g.coders[level].Value(k[1])}
-		if k[0]>>31 == 0 {
-			out[0] = Attr{g.names[0], g.coders[0].Value(k[0])}
-			return out
-		}
-		tuple = k[0] &^ (1 << 31)
+	out := make([]Attr, len(g.coders))
+	for n, p := range slices.Backward(g.levels) {
+		k := p.all[group]
+		out[n+1] = Attr{g.names[n+1], g.coders[n+1].Value(k[1])}
+		group = k[0]
 	}
+	out[0] = Attr{g.names[0], g.coders[0].Value(group)}
+	return out
 }

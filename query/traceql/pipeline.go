@@ -45,7 +45,11 @@ func compileStages(ns []syntax.Node) []stage {
 	for _, n := range ns {
 		switch n := n.(type) {
 		case *syntax.Pipeline:
-			out = append(out, compileStages(n.Stages)...)
+			if coalesces(n) {
+				out = append(out, nestedStage(compileStages(n.Stages)))
+			} else {
+				out = append(out, compileStages(n.Stages)...)
+			}
 		case *syntax.ScalarFilter:
 			out = append(out, newScalarStage(n))
 		case *syntax.Group:
@@ -58,6 +62,60 @@ func compileStages(ns []syntax.Node) []stage {
 		}
 	}
 	return out
+}
+
+// coalesces says whether a pipeline makes one set of those that it gets.
+func coalesces(p *syntax.Pipeline) bool {
+	for _, s := range p.Stages {
+		switch s := s.(type) {
+		case *syntax.Coalesce:
+			return true
+		case *syntax.Pipeline:
+			if coalesces(s) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// nestedStage runs stages of their own for each set.
+type nestedStage []stage
+
+func (s nestedStage) run(b *rows.Block, st *state) error {
+	if st.groups == nil {
+		return run(s, b, st)
+	}
+	out := state{rows: rows.NewSet(b.Len()), groups: []group{}}
+	for i := range st.groups {
+		g := &st.groups[i]
+		sub := state{rows: g.set(b)}
+		if err := run(s, b, &sub); err != nil {
+			return err
+		}
+		if sub.rows.Empty() {
+			continue
+		}
+		out.rows.Or(sub.rows)
+		if sub.groups == nil {
+			whole := group{trace: g.trace}
+			sub.rows.Each(func(i int) { whole.rows = append(whole.rows, int32(i)) })
+			if sub.attrs != nil {
+				whole.attrs = sub.attrs[g.trace]
+			}
+			sub.groups = []group{whole}
+		}
+		for _, of := range sub.groups {
+			own := of.attrs
+			of.attrs = g.attrs
+			for _, a := range own {
+				of.attrs = with(of.attrs, a)
+			}
+			out.groups = append(out.groups, of)
+		}
+	}
+	*st = out
+	return nil
 }
 
 func setOf(n syntax.Node) set {
@@ -120,6 +178,7 @@ func (s *combined) eval(b *rows.Block, in rows.Set) (rows.Set, error) {
 		return l.Or(r), nil
 	case syntax.And:
 		return inBoth(b, l, r), nil
+	default:
 	}
 	if r.Empty() {
 		return r, nil
@@ -168,8 +227,7 @@ func (s *setStage) run(b *rows.Block, st *state) error {
 		if err != nil {
 			return err
 		}
-		st.keep(b, func(*group) (rows.Set, bool, error) { return keep, true, nil })
-		return nil
+		return st.keep(b, func(*group) (rows.Set, bool, error) { return keep, true, nil })
 	}
 	return st.keep(b, func(g *group) (rows.Set, bool, error) {
 		keep, err := s.set.eval(b, g.set(b))
@@ -315,8 +373,9 @@ func (s *scalarStage) run(b *rows.Block, st *state) error {
 			return s.found(), ok, nil
 		})
 	}
+	stay := st.rows
 	if found := s.found(); found != nil {
-		st.rows = found.Clone().And(st.rows)
+		stay = found
 	}
 	out := make(rows.Set, len(st.rows))
 	attrs := make([][]Attr, b.TraceCount())
@@ -329,7 +388,7 @@ func (s *scalarStage) run(b *rows.Block, st *state) error {
 			attrs[t] = st.attrs[t]
 		}
 		if s.decide(func(f func(int)) { st.rows.EachIn(lo, hi, f) }, lo, hi, &attrs[t]) {
-			st.rows.EachIn(lo, hi, out.Add)
+			stay.EachIn(lo, hi, out.Add)
 		}
 	}
 	st.rows, st.attrs = out, attrs

@@ -96,9 +96,7 @@ func (p *plan) show(f syntax.Field) {
 func needOf(n syntax.Node) []storage.Predicate {
 	switch n := n.(type) {
 	case *syntax.Filter:
-		if p := rows.Needs(n.Cond); p != nil {
-			return []storage.Predicate{p}
-		}
+		return rows.Needs(n.Cond)
 	case *syntax.Combine:
 		l, r := needOf(n.L), needOf(n.R)
 		switch {

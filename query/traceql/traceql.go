@@ -92,10 +92,6 @@ type Stats struct {
 	Blocks int64 // opened
 }
 
-func (s *Stats) add(o Stats) {
-	s.Traces, s.Spans, s.Bytes, s.Blocks = s.Traces+o.Traces, s.Spans+o.Spans, s.Bytes+o.Bytes, s.Blocks+o.Blocks
-}
-
 // Attr is a name and a value, of a span, a set of spans or a series.
 type Attr struct {
 	Key   string

@@ -24,7 +24,7 @@ func NewBlock(b storage.TraceBlock) (*Block, error) {
 	return &Block{TraceBlock: b, First: first}, err
 }
 
-// Traces returns the number of traces.
+// TraceCount returns the number of traces.
 func (b *Block) TraceCount() int { return len(b.First) - 1 }
 
 // All returns the set of all rows, which must not be changed.
@@ -52,7 +52,12 @@ func (c *column) value(i int) Value {
 		}
 		return number(t, c.Ints[i])
 	}
-	v := c.Dict[c.Code[i]]
+	return c.entry(int(c.Code[i]))
+}
+
+// entry returns what an entry of the dictionary stands for.
+func (c *column) entry(i int) Value {
+	v := c.Dict[i]
 	if c.typ != syntax.TypeAny && v.Kind() == telemetry.KindInt {
 		return Value{c.typ, v}
 	}
@@ -101,12 +106,31 @@ func (b *Block) stored(key storage.SpanKey, typ syntax.Type) (*column, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &column{SpanColumn: sc, typ: typ}
+	c := &column{SpanColumn: withoutEmpty(sc), typ: typ}
 	if b.columns == nil {
 		b.columns = make(map[storage.SpanKey]*column)
 	}
 	b.columns[key] = c
 	return c, nil
+}
+
+// withoutEmpty leaves out values that were sent empty, which is as if they were not sent.
+func withoutEmpty(c *storage.SpanColumn) *storage.SpanColumn {
+	if !slices.ContainsFunc(c.Dict, telemetry.Value.IsZero) {
+		return c
+	}
+	out := &storage.SpanColumn{Rows: []int32{}, Dict: c.Dict}
+	for i, code := range c.Code {
+		if c.Dict[code].IsZero() {
+			continue
+		}
+		row := int32(i)
+		if c.Rows != nil {
+			row = c.Rows[i]
+		}
+		out.Rows, out.Code = append(out.Rows, row), append(out.Code, code)
+	}
+	return out
 }
 
 // Roots returns the first root of each trace, -1 when there is none.
@@ -178,6 +202,8 @@ func (b *Block) computed(id syntax.ID) (*column, error) {
 		err = b.ofRoots(c, storage.Field(storage.SpanName))
 	case syntax.RootService:
 		err = b.ofRoots(c, serviceName())
+	default:
+		panic("a column that blocks store")
 	}
 	if err != nil {
 		return nil, err
@@ -308,7 +334,7 @@ func (b *Block) traceLengths() ([]int64, error) {
 }
 
 func (b *Block) traceIDs(c *column) error {
-	ids, err := b.TraceBlock.Traces()
+	ids, err := b.Traces()
 	if err != nil {
 		return err
 	}
@@ -322,7 +348,7 @@ func (b *Block) traceIDs(c *column) error {
 	return nil
 }
 
-// ofRoots makes a column of what key is worth in the root of each trace, an empty text without a root.
+// ofRoots makes a column of what key is worth in the root of each trace, an empty text where that is no text or there is no root.
 func (b *Block) ofRoots(c *column, key storage.SpanKey) error {
 	roots, err := b.Roots()
 	if err != nil {
@@ -343,7 +369,10 @@ func (b *Block) ofRoots(c *column, key storage.SpanKey) error {
 		if lo == hi {
 			continue
 		}
-		v := telemetry.String(of.Value(lo).Text())
+		v := of.Value(lo)
+		if v.Kind() != telemetry.KindString {
+			continue
+		}
 		code, ok := codes[v]
 		if !ok {
 			code = uint32(len(c.Dict))

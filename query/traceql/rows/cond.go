@@ -36,9 +36,16 @@ func compile(f syntax.Field, want bool) cond {
 		p, _ := plainOf(f)
 		return lifted(p, &compareCond{plain: p, op: syntax.Equal, with: boolean(want)})
 	case *syntax.Unary:
-		if f.Op == syntax.Not {
-			return compile(f.X, !want)
+		if f.Op != syntax.Not {
+			break
 		}
+		if x, ok := f.X.(*syntax.Unary); ok && x.Op == syntax.Not { // of several values: what ! makes of them, and then of that
+			if want {
+				return &rowCond{compileExpr(f)}
+			}
+			return &rowCond{&unaryExpr{syntax.Not, compileExpr(f)}}
+		}
+		return compile(f.X, !want)
 	case *syntax.Binary:
 		var c cond
 		switch {
@@ -78,7 +85,7 @@ func comparison(f *syntax.Binary) cond {
 		}
 		return has
 	case isPlain && isStatic && asksForRoot(f):
-		return &not{&hasCond{&plain{id: syntax.ParentSpan}}}
+		return rootCond{}
 	case isPlain && isStatic:
 		c := &compareCond{plain: p, op: op, with: constant(s)}
 		if op == syntax.Matches || op == syntax.NotMatches {
@@ -195,35 +202,26 @@ func (c *hasCond) eval(b *Block, in Set) (Set, error) {
 	}
 	out := make(Set, len(in))
 	for _, col := range columns {
-		if col.empties() {
-			for i, code := range col.Code {
-				if !col.Dict[code].IsZero() {
-					out.Add(col.row(i))
-				}
-			}
-			continue
-		}
 		out.Or(col.with(b))
 	}
 	return out.And(in), nil
 }
 
-// empties says whether there may be values that are sent empty, which is as if they were not.
-func (c *column) empties() bool {
-	for _, v := range c.Dict {
-		if v.IsZero() {
-			return true
+// rootCond holds for spans that were sent without a parent.
+type rootCond struct{}
+
+func (rootCond) eval(b *Block, in Set) (Set, error) {
+	parents, err := b.Parents()
+	if err != nil {
+		return nil, err
+	}
+	out := make(Set, len(in))
+	for i, p := range parents {
+		if p == storage.NoParent {
+			out.Add(i)
 		}
 	}
-	return false
-}
-
-// row returns the row of value i.
-func (c *column) row(i int) int {
-	if c.Rows == nil {
-		return i
-	}
-	return int(c.Rows[i])
+	return out.And(in), nil
 }
 
 // rowCond holds for rows in which an expression is true.
@@ -235,7 +233,7 @@ func (c *rowCond) eval(b *Block, in Set) (Set, error) {
 	}
 	out := make(Set, len(in))
 	in.Each(func(i int) {
-		if truth(c.e.value(i)) {
+		if truth(c.e, i) {
 			out.Add(i)
 		}
 	})
@@ -269,10 +267,9 @@ func (c *compareCond) eval(b *Block, in Set) (Set, error) {
 	var out Set
 	for i, col := range columns {
 		s := c.column(b, col, &c.flags[i])
-		switch {
-		case out == nil:
+		if out == nil {
 			out = s
-		default:
+		} else {
 			out.Or(s.AndNot(columns[0].with(b)))
 		}
 	}
@@ -339,6 +336,16 @@ func (c *compareCond) look(col *column, f *flags) {
 		if col.typ != syntax.TypeAny && val.Type == syntax.TypeInt {
 			val.Type = col.typ
 		}
+		if c.re == nil && val.Type != syntax.TypeAny {
+			order, comparable := compare(val, c.with)
+			f.ok[i] = comparable && holds(c.op, order)
+			if f.bad != nil {
+				f.bad[i] = comparable && order == 0
+			}
+			f.all = f.all && f.ok[i]
+			f.no = f.no && !f.ok[i]
+			continue
+		}
 		vs = elements(vs[:0], val)
 		switch c.op {
 		case syntax.Matches:
@@ -363,7 +370,7 @@ func (c *compareCond) ints(b *Block, col *column, out Set) {
 	if typ == syntax.TypeAny {
 		typ = syntax.TypeInt
 	}
-	if c.re != nil || !(typ == c.with.Type || typ.Numeric() && c.with.Type.Numeric()) {
+	if same := typ == c.with.Type || typ.Numeric() && c.with.Type.Numeric(); c.re != nil || !same {
 		return
 	}
 	iv := intervalOf(c.op, c.with)
@@ -390,12 +397,4 @@ func (c *compareCond) ints(b *Block, col *column, out Set) {
 			out.Add(int(col.Rows[i]))
 		}
 	}
-}
-
-// Needs returns a predicate that every row for which the condition holds matches, nil for none.
-func Needs(f syntax.Field) storage.Predicate {
-	if f == nil {
-		return nil
-	}
-	return needs(f, true)
 }

@@ -274,10 +274,11 @@ type unaryExpr struct {
 func (e *unaryExpr) load(b *Block) error { return e.x.load(b) }
 
 func (e *unaryExpr) value(row int) Value {
+	if e.op == syntax.Not {
+		return opposite(e.x, row)
+	}
 	v := e.x.value(row)
 	switch {
-	case e.op == syntax.Not && v.Type == syntax.TypeBool:
-		return boolean(!v.Value.Bool())
 	case e.op == syntax.Subtract && v.Type == syntax.TypeFloat:
 		return Value{v.Type, telemetry.Double(-v.Value.Double())}
 	case e.op == syntax.Subtract && v.Type.Numeric():
@@ -285,6 +286,24 @@ func (e *unaryExpr) value(row int) Value {
 	default:
 		return Nil()
 	}
+}
+
+// opposite returns what ! makes of a condition: no value of what is none. Of several values any may be the one.
+func opposite(e expr, row int) Value {
+	some := false
+	for _, v := range e.list(nil, row) {
+		if v.Type != syntax.TypeBool {
+			continue
+		}
+		if !v.Value.Bool() {
+			return boolean(true)
+		}
+		some = true
+	}
+	if some {
+		return boolean(false)
+	}
+	return Nil()
 }
 
 func (e *unaryExpr) list(dst []Value, row int) []Value { return elements(dst, e.value(row)) }
@@ -303,20 +322,35 @@ func (e *binaryExpr) load(b *Block) error {
 	return e.r.load(b)
 }
 
-func truth(v Value) bool { return v.Type == syntax.TypeBool && v.Value.Bool() }
+// truth says whether a condition holds in a row: of several values any may be true.
+func truth(e expr, row int) bool {
+	if _, ok := e.(*fieldExpr); !ok {
+		v := e.value(row)
+		return v.Type == syntax.TypeBool && v.Value.Bool()
+	}
+	for _, v := range e.list(nil, row) {
+		if v.Type == syntax.TypeBool && v.Value.Bool() {
+			return true
+		}
+	}
+	return false
+}
 
 func (e *binaryExpr) value(row int) Value {
 	switch {
 	case e.op == syntax.And:
-		return boolean(truth(e.l.value(row)) && truth(e.r.value(row)))
+		return boolean(truth(e.l, row) && truth(e.r, row))
 	case e.op == syntax.Or:
-		return boolean(truth(e.l.value(row)) || truth(e.r.value(row)))
+		return boolean(truth(e.l, row) || truth(e.r, row))
 	case e.op.Arithmetic():
 		return Arithmetic(e.op, e.l.value(row), e.r.value(row))
 	}
 	if l, r := isNil(e.l), isNil(e.r); l || r {
 		lv, rv := e.l.value(row), e.r.value(row)
 		return boolean((lv.IsNil() == rv.IsNil()) == (e.op == syntax.Equal))
+	}
+	if e.re == nil && single(e.l) && single(e.r) {
+		return boolean(Holds(e.op, e.l.value(row), e.r.value(row)))
 	}
 	e.ls, e.rs = e.l.list(e.ls[:0], row), e.r.list(e.rs[:0], row)
 	if e.re != nil {
@@ -326,6 +360,12 @@ func (e *binaryExpr) value(row int) Value {
 }
 
 func (e *binaryExpr) list(dst []Value, row int) []Value { return append(dst, e.value(row)) }
+
+// single says whether an expression has one value at most, and no array.
+func single(e expr) bool {
+	_, many := e.(*fieldExpr)
+	return !many
+}
 
 func isNil(e expr) bool {
 	f, ok := e.(fixed)

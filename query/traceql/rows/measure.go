@@ -156,6 +156,9 @@ func (c *Coder) Codes(b *Block, set Set) ([]uint32, error) {
 	}
 	rest := set
 	for i, col := range columns {
+		if i == 0 && c.dense(b, col, &c.seen[0]) {
+			return c.out, nil
+		}
 		c.column(col, &c.seen[i], rest, func(row int, code uint32) { c.out[row] = code })
 		if col.Rows == nil {
 			return c.out, nil
@@ -167,6 +170,30 @@ func (c *Coder) Codes(b *Block, set Set) ([]uint32, error) {
 		rest.Each(func(i int) { c.out[i] = absent })
 	}
 	return c.out, nil
+}
+
+// dense fills in the codes of all rows when each has a value, out of few. It numbers values that no row may have.
+func (c *Coder) dense(b *Block, col *column, seen *coded) bool {
+	if col.Rows != nil || col.Ints != nil || len(col.Dict) == 0 || len(col.Dict) > b.Len()/4 || c.max > 0 {
+		return false
+	}
+	seen.of(col)
+	for i := range seen.codes {
+		if seen.codes[i] == 0 {
+			seen.codes[i] = c.code(col.entry(i)) + 1
+		}
+	}
+	for i, entry := range col.Code {
+		c.out[i] = seen.codes[entry] - 1
+	}
+	return true
+}
+
+// of makes the codes be those of the column's dictionary.
+func (s *coded) of(col *column) {
+	if len(s.dict) != len(col.Dict) || &s.dict[0] != &col.Dict[0] {
+		*s = coded{col.Dict, make([]uint32, len(col.Dict))}
+	}
 }
 
 // Present calls f with each row of set that has a value, and its code. The field must be an attribute or an intrinsic.
@@ -197,9 +224,7 @@ func (c *Coder) column(col *column, seen *coded, set Set, f func(row int, code u
 	if len(col.Dict) == 0 {
 		return
 	}
-	if len(seen.dict) != len(col.Dict) || &seen.dict[0] != &col.Dict[0] {
-		*seen = coded{col.Dict, make([]uint32, len(col.Dict))}
-	}
+	seen.of(col)
 	codes := seen.codes
 	each(col, set, func(row, at int) {
 		entry := col.Code[at]

@@ -10,8 +10,38 @@ import (
 	"github.com/braidobs/braid/storage"
 )
 
-// needs returns what every row matches in which f is true, or false.
-func needs(f syntax.Field, want bool) storage.Predicate {
+// Needs returns predicates of which each matches some row of every trace that has a row for which the condition holds.
+func Needs(f syntax.Field) []storage.Predicate {
+	if f == nil {
+		return nil
+	}
+	n := needs(f, true)
+	if n.row != nil {
+		return append(n.others, n.row)
+	}
+	return n.others
+}
+
+// needed is what there must be for a condition to hold in a row.
+type needed struct {
+	row    storage.Predicate   // matches the row, nil for any
+	others []storage.Predicate // each matches some row of the trace
+}
+
+// some returns one of the predicates, nil when there is none.
+func (n needed) some() storage.Predicate {
+	switch {
+	case n.row != nil:
+		return n.row
+	case len(n.others) > 0:
+		return n.others[0]
+	default:
+		return nil
+	}
+}
+
+// needs returns what there must be for f to be true in a row, or false.
+func needs(f syntax.Field, want bool) needed {
 	switch f := f.(type) {
 	case *syntax.Attribute, *syntax.Intrinsic:
 		p, _ := plainOf(f)
@@ -25,28 +55,35 @@ func needs(f syntax.Field, want bool) storage.Predicate {
 			return needsBinary(f)
 		}
 	}
-	return nil
+	return needed{}
 }
 
-func needsBinary(f *syntax.Binary) storage.Predicate {
+func needsBinary(f *syntax.Binary) needed {
 	switch {
 	case f.Op == syntax.And:
 		l, r := needs(f.L, true), needs(f.R, true)
+		out := needed{others: append(l.others, r.others...)}
 		switch {
-		case l == nil:
-			return r
-		case r == nil:
-			return l
+		case l.row == nil:
+			out.row = r.row
+		case r.row == nil:
+			out.row = l.row
+		default:
+			out.row = append(flat(l.row), flat(r.row)...)
 		}
-		return append(flat(l), flat(r)...)
+		return out
 	case f.Op == syntax.Or:
 		l, r := needs(f.L, true), needs(f.R, true)
-		if l == nil || r == nil {
-			return nil
+		if l.row != nil && r.row != nil {
+			return needed{row: storage.Or{l.row, r.row}}
 		}
-		return storage.Or{l, r}
+		a, b := l.some(), r.some()
+		if a == nil || b == nil {
+			return needed{}
+		}
+		return needed{others: []storage.Predicate{storage.Or{a, b}}}
 	case !f.Op.Comparison():
-		return nil
+		return needed{}
 	}
 	op, l, r := f.Op, f.L, f.R
 	if _, ok := l.(*syntax.Static); ok {
@@ -55,7 +92,7 @@ func needsBinary(f *syntax.Binary) storage.Predicate {
 	p, ok := plainOf(l)
 	s, isStatic := r.(*syntax.Static)
 	if !ok || !isStatic {
-		return nil
+		return needed{}
 	}
 	v := constant(s)
 	if p.length > 0 && s.Type == syntax.TypeString && (op == syntax.Equal || op == syntax.NotEqual) {
@@ -75,38 +112,49 @@ func flat(p storage.Predicate) storage.And {
 	return storage.And{p}
 }
 
-// needs returns what a row matches for which the comparison holds.
-func (p *plain) needs(op syntax.Op, with Value, re *labels.FastRegexMatcher) storage.Predicate {
-	switch {
-	case p.parent, with.IsNil() && op == syntax.Equal:
-		return nil
-	case len(p.keys) == 0 && p.id == syntax.TraceID:
-		if id, err := telemetry.ParseTraceID(with.Value.Str()); err == nil && op == syntax.Equal {
-			return storage.TraceIn{id}
+// needs returns what there must be for a comparison of the field to hold in a row.
+func (p *plain) needs(op syntax.Op, with Value, re *labels.FastRegexMatcher) needed {
+	if with.IsNil() && op == syntax.Equal {
+		return needed{}
+	}
+	if p.parent {
+		own := *p
+		own.parent = false
+		if n := own.needs(op, with, re); n.row != nil {
+			return needed{others: []storage.Predicate{n.row}}
 		}
-		return nil
-	case len(p.keys) == 0 && p.id == syntax.Duration && with.Type.Numeric():
+		return needed{}
+	}
+	if len(p.keys) > 0 {
+		var out storage.Or
+		for _, k := range p.keys {
+			out = append(out, match(k, p.typ, op, with, re))
+		}
+		if len(out) == 1 {
+			return needed{row: out[0]}
+		}
+		return needed{row: out}
+	}
+	switch {
+	case p.id == syntax.TraceID && op == syntax.Equal:
+		if id, err := telemetry.ParseTraceID(with.Value.Str()); err == nil && !id.IsZero() {
+			return needed{row: storage.TraceIn{id}}
+		}
+	case p.id == syntax.Duration && with.Type.Numeric():
 		iv := intervalOf(op, with)
 		if iv.not {
-			return nil
+			break
 		}
 		if iv.has(0) { // those that end before they start
 			iv.lo = math.MinInt64
 		}
-		return storage.DurationRange{Min: iv.lo, Max: iv.hi}
-	case len(p.keys) == 0 && p.id == syntax.RootName && !unknown(op, with, re):
-		return match(storage.Field(storage.SpanName), syntax.TypeAny, op, with, re)
-	case len(p.keys) == 0:
-		return nil
+		return needed{row: storage.DurationRange{Min: iv.lo, Max: iv.hi}}
+	case p.id == syntax.RootName && !unknown(op, with, re):
+		return needed{others: []storage.Predicate{match(storage.Field(storage.SpanName), syntax.TypeAny, op, with, re)}}
+	case p.id == syntax.RootService && !unknown(op, with, re):
+		return needed{others: []storage.Predicate{match(serviceName(), syntax.TypeAny, op, with, re)}}
 	}
-	var out storage.Or
-	for _, k := range p.keys {
-		out = append(out, match(k, p.typ, op, with, re))
-	}
-	if len(out) == 1 {
-		return out[0]
-	}
-	return out
+	return needed{}
 }
 
 // unknown says whether a comparison holds for the root of a trace without one.

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"encoding/hex"
 	"math"
-	"strconv"
 	"strings"
 	"time"
 
@@ -305,6 +304,3 @@ func intervalOf(op syntax.Op, v Value) interval {
 		return none
 	}
 }
-
-// label returns a float as labels have it.
-func label(f float64) string { return strconv.FormatFloat(f, 'g', -1, 64) }
