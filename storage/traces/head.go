@@ -45,8 +45,7 @@ type headTrace struct {
 	rows int32
 	lo   int64 // smallest and largest start
 	hi   int64
-	end  int64   // largest end or start
-	of   *Tenant // once it was asked for
+	end  int64 // largest end or start
 }
 
 // heldTrace is a trace of a snapshot, number n.
