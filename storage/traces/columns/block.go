@@ -6,6 +6,7 @@ import (
 
 	"github.com/braidobs/braid/internal/telemetry"
 	"github.com/braidobs/braid/storage"
+	"github.com/braidobs/braid/storage/traces/columns/piece"
 )
 
 // Block is whole traces of a segment, as storage.TraceBlock says; only Rest is for the caller to add. What it returns must not be
@@ -13,7 +14,7 @@ import (
 type Block struct {
 	s      *Segment
 	info   Info
-	mem    *Memory
+	mem    *piece.Memory
 	pages  []*pageReader
 	first  []int32
 	ids    []telemetry.TraceID
@@ -26,18 +27,18 @@ type Block struct {
 }
 
 // Block returns block i. It reads nothing yet.
-func (s *Segment) Block(i int) (*Block, error) { return s.BlockIn(i, &Memory{}) }
+func (s *Segment) Block(i int) (*Block, error) { return s.BlockIn(i, &piece.Memory{}) }
 
 // BlockIn is Block with the memory of a block that is not used any more: columns that it, and those before it in this memory,
 // returned become those of the new one. Values and spans stay.
-func (s *Segment) BlockIn(i int, m *Memory) (*Block, error) {
-	m.reuse()
+func (s *Segment) BlockIn(i int, m *piece.Memory) (*Block, error) {
+	m.Reuse()
 	b := &Block{s: s, info: s.blocks[i].info, mem: m}
 	rows := 0
 	for p := s.blocks[i].from; p < s.blocks[i].to; p++ {
 		b.pages = append(b.pages, &pageReader{
 			b: b, s: s, info: &s.pages[p], base: rows,
-			source: source{whole: s.whole, p: s.p, t: s.part.pages, block: s.first + p, head: int64(s.pages[p].head)},
+			Source: piece.Source{Whole: s.in.Whole, Part: s.in.Part, Table: s.part.pages, Block: s.first + p, Head: int64(s.pages[p].head)},
 		})
 		rows += s.pages[p].Rows
 	}
@@ -55,24 +56,24 @@ func (b *Block) Bounds() (lo, hi int64) { return b.info.Lo, b.info.Hi }
 
 // pageReader reads one page.
 type pageReader struct {
-	source
+	piece.Source
 	b    *Block
 	s    *Segment
 	info *pageInfo
 	base int // row of the block that is its first one
 
 	loaded  bool
-	ids     ref
-	counts  ref
-	spanIDs ref
-	parents ref
-	lost    ref
-	starts  ref
-	durs    ref
-	res     ref
+	ids     piece.Ref
+	counts  piece.Ref
+	spanIDs piece.Ref
+	parents piece.Ref
+	lost    piece.Ref
+	starts  piece.Ref
+	durs    piece.Ref
+	res     piece.Ref
 	items   [families]itemReader
-	times   ref // of events
-	linked  ref
+	times   piece.Ref // of events
+	linked  piece.Ref
 	own     []keyRows // by key
 	ownAt   []uint16  // by key, the place in own and 1; 0 for none
 
@@ -90,8 +91,8 @@ type pageReader struct {
 // itemReader is the items of a family in a page.
 type itemReader struct {
 	n      int
-	rows   ref // of events and links
-	tuples ref
+	rows   piece.Ref // of events and links
+	tuples piece.Ref
 
 	of    []int32 // rows, once read
 	codes []uint32
@@ -103,8 +104,8 @@ type keyRows struct {
 	form     byte
 	n        int
 	distinct int
-	data     ref
-	codes    ref
+	data     piece.Ref
+	codes    piece.Ref
 
 	found bool
 	at    []int32 // items that have it; nil when all do
@@ -114,15 +115,15 @@ type keyRows struct {
 	code  []uint32          // nil with ints
 }
 
-func (p *pageReader) piece(what string, r ref) ([]byte, error) {
-	p.b.read += int64(r.size)
-	return p.fetch(what, r)
+func (p *pageReader) piece(what string, r piece.Ref) ([]byte, error) {
+	p.b.read += int64(r.Size)
+	return p.Fetch(what, r)
 }
 
 // fleeting is piece for what is not used after the next call.
-func (p *pageReader) fleeting(what string, r ref) ([]byte, error) {
-	p.b.read += int64(r.size)
-	return p.fetchIn(p.b.mem, what, r)
+func (p *pageReader) fleeting(what string, r piece.Ref) ([]byte, error) {
+	p.b.read += int64(r.Size)
+	return p.FetchIn(p.b.mem, what, r)
 }
 
 // load reads the head.
@@ -130,13 +131,13 @@ func (p *pageReader) load() error {
 	if p.loaded {
 		return nil
 	}
-	h, err := p.t.Piece(nil, p.block, 0, p.head)
+	h, err := p.Table.Piece(nil, p.Block, 0, p.Head)
 	if err != nil {
 		return err
 	}
-	p.b.read += p.head
-	if !p.whole(h, p.info.crc) {
-		return p.bad("head", "the checksum does not match")
+	p.b.read += p.Head
+	if !p.Whole(h, p.info.crc) {
+		return p.Bad("head", "the checksum does not match")
 	}
 	d := telemetry.NewDecoderBytes(h)
 	p.readHead(d)
@@ -144,7 +145,7 @@ func (p *pageReader) load() error {
 		d.Fail("%d bytes too many", d.Len())
 	}
 	if d.Err() != nil {
-		return p.corrupt("head", d.Err())
+		return p.Corrupt("head", d.Err())
 	}
 	p.loaded = true
 	return nil
@@ -157,27 +158,27 @@ func (p *pageReader) readHead(d *telemetry.Decoder) {
 		return
 	}
 	off := int64(0)
-	for _, r := range []*ref{&p.ids, &p.counts, &p.spanIDs, &p.parents, &p.lost, &p.starts, &p.durs, &p.res} {
-		*r = readRef(d, &off)
+	for _, r := range []*piece.Ref{&p.ids, &p.counts, &p.spanIDs, &p.parents, &p.lost, &p.starts, &p.durs, &p.res} {
+		*r = piece.ReadRef(d, &off)
 	}
-	p.items[spans] = itemReader{n: int(rows), tuples: readRef(d, &off)}
+	p.items[spans] = itemReader{n: int(rows), tuples: piece.ReadRef(d, &off)}
 	for _, f := range []family{events, links} {
 		n := d.Uvarint()
 		if n == 0 {
 			continue
 		}
-		it := itemReader{rows: readRef(d, &off), tuples: readRef(d, &off)}
+		it := itemReader{rows: piece.ReadRef(d, &off), tuples: piece.ReadRef(d, &off)}
 		// As many as the rows of the items can tell, which are not compressed: more would be no page.
-		if it.rows.raw != 0 || n > uint64(128*(it.rows.size+2)) {
-			d.Fail("%d events or links in %d bytes", n, it.rows.size)
+		if it.rows.Raw != 0 || n > uint64(128*(it.rows.Size+2)) {
+			d.Fail("%d events or links in %d bytes", n, it.rows.Size)
 			return
 		}
 		it.n = int(n)
 		p.items[f] = it
 		if f == events {
-			p.times = readRef(d, &off)
+			p.times = piece.ReadRef(d, &off)
 		} else {
-			p.linked = readRef(d, &off)
+			p.linked = piece.ReadRef(d, &off)
 		}
 	}
 	n := d.Count(8)
@@ -196,9 +197,9 @@ func (p *pageReader) readHead(d *telemetry.Decoder) {
 		k.n = int(size)
 		switch form {
 		case formInts:
-			k.data = readRef(d, &off)
+			k.data = piece.ReadRef(d, &off)
 		case formCodes:
-			k.codes = readRef(d, &off)
+			k.codes = piece.ReadRef(d, &off)
 		case formStrings, formValues:
 			distinct := d.Uvarint()
 			if distinct == 0 || distinct > size {
@@ -206,8 +207,8 @@ func (p *pageReader) readHead(d *telemetry.Decoder) {
 				return
 			}
 			k.distinct = int(distinct)
-			k.data = readRef(d, &off)
-			k.codes = readRef(d, &off)
+			k.data = piece.ReadRef(d, &off)
+			k.codes = piece.ReadRef(d, &off)
 		default:
 			d.Fail("unknown form %d of a column", form)
 			return
@@ -236,12 +237,12 @@ func (b *Block) First() ([]int32, error) {
 				first = append(first, int32(at))
 			}
 			if n <= 0 || n > int64(p.base+p.info.Rows)-at {
-				return nil, p.bad("traces", "a trace of %d rows at row %d", n, at)
+				return nil, p.Bad("traces", "a trace of %d rows at row %d", n, at)
 			}
 			at += n
 		}
 		if at != int64(p.base+p.info.Rows) {
-			return nil, p.bad("traces", "traces of %d rows, want %d", at-int64(p.base), p.info.Rows)
+			return nil, p.Bad("traces", "traces of %d rows, want %d", at-int64(p.base), p.info.Rows)
 		}
 	}
 	b.first = append(first, int32(b.info.Rows))
@@ -264,7 +265,7 @@ func (b *Block) Traces() ([]telemetry.TraceID, error) {
 		}
 		if p.info.continued {
 			if ids[len(ids)-1] != telemetry.TraceID(raw[:16]) {
-				return nil, p.bad("trace IDs", "the page does not go on with the trace before")
+				return nil, p.Bad("trace IDs", "the page does not go on with the trace before")
 			}
 			raw = raw[16:]
 		}
@@ -277,30 +278,30 @@ func (b *Block) Traces() ([]telemetry.TraceID, error) {
 }
 
 // fixed reads n things of width bytes.
-func (p *pageReader) fixed(what string, r ref, n, width int) ([]byte, error) {
+func (p *pageReader) fixed(what string, r piece.Ref, n, width int) ([]byte, error) {
 	raw, err := p.piece(what, r)
 	if err == nil && len(raw) != n*width {
-		return nil, p.bad(what, "%d bytes, want %d", len(raw), n*width)
+		return nil, p.Bad(what, "%d bytes, want %d", len(raw), n*width)
 	}
 	return raw, err
 }
 
-func (p *pageReader) ints(what string, r ref, n int) ([]int64, error) {
+func (p *pageReader) ints(what string, r piece.Ref, n int) ([]int64, error) {
 	raw, err := p.fleeting(what, r)
 	if err != nil {
 		return nil, err
 	}
-	ns, err := readInts(p.b.mem, raw, n)
-	return ns, p.corrupt(what, err)
+	ns, err := piece.Ints(p.b.mem, raw, n)
+	return ns, p.Corrupt(what, err)
 }
 
-func (p *pageReader) codes(what string, r ref, n int, limit int) ([]uint32, error) {
+func (p *pageReader) codes(what string, r piece.Ref, n int, limit int) ([]uint32, error) {
 	raw, err := p.fleeting(what, r)
 	if err != nil {
 		return nil, err
 	}
-	cs, err := readCodes(p.b.mem, raw, n, uint32(limit))
-	return cs, p.corrupt(what, err)
+	cs, err := piece.Codes(p.b.mem, raw, n, uint32(limit))
+	return cs, p.Corrupt(what, err)
 }
 
 // each calls f with every page, once its head was read.
@@ -359,7 +360,7 @@ func (b *Block) Parents() ([]int32, error) {
 	if err != nil {
 		return nil, err
 	}
-	up := b.mem.rows.get(b.info.Rows)
+	up := b.mem.Rows.Get(b.info.Rows)
 	var chain []int32 // the last row and its ancestors
 	depth := 0
 	err = b.each(func(p *pageReader) error {
@@ -371,7 +372,7 @@ func (b *Block) Parents() ([]int32, error) {
 			if c >= parentUp {
 				depth -= int(c) - parentUp
 				if depth <= 0 {
-					return p.bad("parents", "row %d has no such ancestor", p.base+i)
+					return p.Bad("parents", "row %d has no such ancestor", p.base+i)
 				}
 				up[p.base+i] = chain[depth-1]
 			} else {
@@ -391,7 +392,7 @@ func (b *Block) Parents() ([]int32, error) {
 	}
 	for _, row := range first[:len(first)-1] {
 		if up[row] >= 0 {
-			return nil, b.at(int(row)).bad("parents", "row %d begins a trace and has a parent", row)
+			return nil, b.at(int(row)).Bad("parents", "row %d begins a trace and has a parent", row)
 		}
 	}
 	b.up = up
@@ -425,11 +426,11 @@ func (p *pageReader) rowsOf(f family) ([]int32, error) {
 	if err != nil {
 		return nil, err
 	}
-	of := p.b.mem.rows.get(len(ns))
+	of := p.b.mem.Rows.Get(len(ns))
 	last := int64(0)
 	for i, n := range ns {
 		if n < last || n >= int64(p.info.Rows) {
-			return nil, p.bad("rows", "row %d of %d after %d", n, p.info.Rows, last)
+			return nil, p.Bad("rows", "row %d of %d after %d", n, p.info.Rows, last)
 		}
 		of[i], last = int32(n), n
 	}
@@ -460,7 +461,7 @@ func (p *pageReader) column(key uint32) (*keyRows, error) {
 	if err != nil {
 		return nil, err
 	}
-	at := p.b.mem.rows.get(len(codes) + 1)
+	at := p.b.mem.Rows.Get(len(codes) + 1)
 	n, wrong := 0, 0
 	for i, c := range codes {
 		at[n] = int32(i)
@@ -472,7 +473,7 @@ func (p *pageReader) column(key uint32) (*keyRows, error) {
 		}
 	}
 	if n != k.n || wrong > 0 {
-		return nil, p.bad("columns", "key %q has %d values, want %d, and %d values in tuples", p.s.keys[key].name, k.n, n, wrong)
+		return nil, p.Bad("columns", "key %q has %d values, want %d, and %d values in tuples", p.s.keys[key].name, k.n, n, wrong)
 	}
 	if n < len(codes) {
 		k.at = at[:n]
@@ -507,19 +508,19 @@ func (p *pageReader) decode(k *keyRows) error {
 	}
 	var vals []telemetry.Value
 	if k.form == formStrings {
-		ss, err := readTexts(raw, k.distinct)
+		ss, err := piece.Texts(raw, k.distinct)
 		if err != nil {
-			return p.corrupt(name, err)
+			return p.Corrupt(name, err)
 		}
 		vals = make([]telemetry.Value, len(ss))
 		for i, s := range ss {
 			vals[i] = telemetry.String(s)
 		}
-	} else if vals, err = readValues(raw, k.distinct); err != nil {
-		return p.corrupt(name, err)
+	} else if vals, err = piece.Values(raw, k.distinct); err != nil {
+		return p.Corrupt(name, err)
 	}
 	if k.distinct == k.n {
-		code := p.b.mem.codes.get(k.n)
+		code := p.b.mem.Codes.Get(k.n)
 		for i := range code {
 			code[i] = uint32(i)
 		}
@@ -532,8 +533,8 @@ func (p *pageReader) decode(k *keyRows) error {
 }
 
 func wantNoCodes(p *pageReader, name string, k *keyRows) error {
-	if k.codes.size > 0 && k.form == formStrings {
-		return p.bad(name, "codes of distinct values")
+	if k.codes.Size > 0 && k.form == formStrings {
+		return p.Bad(name, "codes of distinct values")
 	}
 	return nil
 }
@@ -559,3 +560,6 @@ func (p *pageReader) value(k *keyRows, item int) (telemetry.Value, error) {
 	}
 	return k.vals[k.code[i]], nil
 }
+
+// Memory is what blocks are decoded into, one after the other: see Segment.BlockIn. Its zero value is ready.
+type Memory = piece.Memory

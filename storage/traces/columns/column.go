@@ -133,7 +133,7 @@ func (p *pageReader) keyColumn(k uint32, name keyName) (*storage.SpanColumn, err
 	}
 	if name.filled() && c.Rows != nil {
 		if c.Ints != nil {
-			return nil, p.bad("columns", "field %q has integers", name.name)
+			return nil, p.Bad("columns", "field %q has integers", name.name)
 		}
 		return fill(c, p.info.Rows), nil
 	}
@@ -156,7 +156,7 @@ func (p *pageReader) toRows(f family, c *storage.SpanColumn) error {
 		}
 		return nil
 	}
-	rows := p.b.mem.rows.get(len(c.Rows))
+	rows := p.b.mem.Rows.Get(len(c.Rows))
 	for i, item := range c.Rows {
 		rows[i] = of[item]
 	}
@@ -194,7 +194,7 @@ func (p *pageReader) gather(k uint32, c *storage.SpanColumn) error {
 
 // pick fills a column with what dictionary l has for codes.
 func (p *pageReader) pick(codes, l []uint32, c *storage.SpanColumn, what string) error {
-	c.Code = p.b.mem.codes.get(len(codes))
+	c.Code = p.b.mem.Codes.Get(len(codes))
 	top := uint32(0)
 	for i, t := range codes {
 		v := l[t]
@@ -204,7 +204,7 @@ func (p *pageReader) pick(codes, l []uint32, c *storage.SpanColumn, what string)
 	if top < absent {
 		return nil
 	}
-	rows := p.b.mem.rows.get(len(codes) + 1)
+	rows := p.b.mem.Rows.Get(len(codes) + 1)
 	n, wrong := 0, 0
 	for i, v := range c.Code {
 		c.Code[n], rows[n] = v, int32(i)
@@ -216,7 +216,7 @@ func (p *pageReader) pick(codes, l []uint32, c *storage.SpanColumn, what string)
 		}
 	}
 	if wrong > 0 {
-		return p.bad("columns", "the page has no column of key %q", what)
+		return p.Bad("columns", "the page has no column of key %q", what)
 	}
 	c.Code, c.Rows = c.Code[:n], rows[:n]
 	return nil
@@ -386,17 +386,17 @@ func (p *pageReader) scopes(k uint32) ([]uint32, error) {
 		return nil, err
 	}
 	if c.Rows != nil || c.Ints != nil {
-		return nil, p.bad("scopes", "not each row has one")
+		return nil, p.Bad("scopes", "not each row has one")
 	}
 	of := make([]uint32, len(c.Dict))
 	for i, v := range c.Dict {
 		n := v.Int()
 		if v.Kind() != telemetry.KindInt || n < 0 || n >= int64(p.s.scopeLen) {
-			return nil, p.bad("scopes", "scope %d of %d", n, p.s.scopeLen)
+			return nil, p.Bad("scopes", "scope %d of %d", n, p.s.scopeLen)
 		}
 		of[i] = uint32(n)
 	}
-	out := p.b.mem.codes.get(len(c.Code))
+	out := p.b.mem.Codes.Get(len(c.Code))
 	for i, code := range c.Code {
 		out[i] = of[code]
 	}

@@ -15,27 +15,26 @@ func (w *Writer) End() error {
 		return err
 	}
 	b := &w.out
-	b.reset()
-	b.head = append(b.head, version)
-	b.head = w.appendPages(b.head)
+	b.Reset(w.w)
+	b.Head = append(b.Head, version)
+	b.Head = w.appendPages(b.Head)
 	if err := w.dictionaries(); err != nil {
 		return err
 	}
-	b.add(w.order(), false)
-	shape := shapeOf(len(w.done), w.filter.most)
-	at := len(b.body)
-	b.body = w.filter.append(b.body, shape)
+	b.Add(w.order(), false)
+	shape := w.filter.Shape(len(w.done))
+	at := len(b.Body)
+	b.Body = w.filter.Append(b.Body, shape)
 	info := total(w.done)
 	info.Traces = len(w.ids)
 	w.w.Turn(w.pages + 1)
 	lo, hi := appendInfo(nil, info), binary.AppendUvarint(nil, uint64(len(w.done)))
-	hi = binary.AppendUvarint(hi, uint64(len(b.head)))
-	hi = binary.LittleEndian.AppendUint32(hi, part.Checksum(b.head))
-	for _, n := range []int{len(b.head) + at, shape.slots, shape.pieces} {
+	hi = binary.AppendUvarint(hi, uint64(len(b.Head)))
+	hi = binary.LittleEndian.AppendUint32(hi, part.Checksum(b.Head))
+	for _, n := range []int{len(b.Head) + at, shape.Slots, shape.Pieces} {
 		hi = binary.AppendUvarint(hi, uint64(n))
 	}
-	b.packed = append(append(b.packed[:0], b.head...), b.body...)
-	if err := w.w.Blob(1, b.packed, string(lo), string(hi), false); err != nil {
+	if err := w.w.Blob(1, b.Bytes(), string(lo), string(hi), false); err != nil {
 		return err
 	}
 	w.reset()
@@ -102,18 +101,18 @@ func (w *Writer) appendPages(dst []byte) []byte {
 // dictionaries writes keys with their values, tuples, resources and scopes.
 func (w *Writer) dictionaries() error {
 	b := &w.out
-	b.head = binary.AppendUvarint(b.head, uint64(len(w.keys.list)))
+	b.Head = binary.AppendUvarint(b.Head, uint64(len(w.keys.list)))
 	for _, k := range w.keys.list {
-		b.head = append(b.head, byte(k.place))
-		b.head = telemetry.AppendString(b.head, k.name)
+		b.Head = append(b.Head, byte(k.place))
+		b.Head = telemetry.AppendString(b.Head, k.name)
 		for _, pages := range []uint64{k.tupled, k.columned, k.anywhere, k.unindexed} {
-			b.head = binary.AppendUvarint(b.head, pages)
+			b.Head = binary.AppendUvarint(b.Head, pages)
 		}
-		b.head = binary.AppendVarint(b.head, k.lo)
-		b.head = binary.AppendVarint(b.head, k.hi)
-		b.head = binary.AppendUvarint(b.head, uint64(len(k.vals)))
+		b.Head = binary.AppendVarint(b.Head, k.lo)
+		b.Head = binary.AppendVarint(b.Head, k.hi)
+		b.Head = binary.AppendUvarint(b.Head, uint64(len(k.vals)))
 		if len(k.vals) > 0 {
-			b.add(w.pack.values(nil, k.vals), true)
+			b.Add(w.pack.Values(nil, k.vals), true)
 		}
 	}
 	width := (len(w.done) + 7) / 8
@@ -122,7 +121,7 @@ func (w *Writer) dictionaries() error {
 	}
 	for f := range w.tuples {
 		t := &w.tuples[f]
-		b.head = binary.AppendUvarint(b.head, uint64(len(t.ends)))
+		b.Head = binary.AppendUvarint(b.Head, uint64(len(t.ends)))
 		if len(t.ends) == 0 {
 			continue
 		}
@@ -130,18 +129,18 @@ func (w *Writer) dictionaries() error {
 		for _, m := range t.masks {
 			w.buf = mask(w.buf, m)
 		}
-		b.add(w.buf, true)
+		b.Add(w.buf, true)
 	}
-	b.head = binary.AppendUvarint(b.head, uint64(len(w.resMasks)))
-	b.add(w.pack.texts(nil, w.res.Strings()), true)
+	b.Head = binary.AppendUvarint(b.Head, uint64(len(w.resMasks)))
+	b.Add(w.pack.Texts(nil, w.res.Strings()), true)
 	w.buf = w.buf[:0]
 	for _, m := range w.resMasks {
 		w.buf = mask(w.buf, m)
 	}
-	b.add(w.buf, true)
+	b.Add(w.buf, true)
 	scopes := w.scopes.Strings()
-	b.head = binary.AppendUvarint(b.head, uint64(len(scopes)))
-	b.add(w.pack.texts(nil, scopes), true)
+	b.Head = binary.AppendUvarint(b.Head, uint64(len(scopes)))
+	b.Add(w.pack.Texts(nil, scopes), true)
 	return nil
 }
 
@@ -177,7 +176,7 @@ func (w *Writer) order() []byte {
 		ns[i] = int64(i)
 	}
 	slices.SortFunc(ns, func(x, y int64) int { return bytes.Compare(w.ids[x][:], w.ids[y][:]) })
-	return w.pack.ints(nil, ns)
+	return w.pack.Ints(nil, ns)
 }
 
 // Copy ends the open segment and writes another one as it is stored.

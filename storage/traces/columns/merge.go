@@ -257,7 +257,7 @@ func (w *Writer) renumber(p *pageReader, m *mapping, c *copier, k uint32, v tele
 	}
 	i := v.Int()
 	if v.Kind() != telemetry.KindInt || i < 0 || i >= int64(len(m.scopes)) {
-		return v, p.bad("scopes", "scope %s of %d", v.Text(), len(m.scopes))
+		return v, p.Bad("scopes", "scope %s of %d", v.Text(), len(m.scopes))
 	}
 	n := &m.scopes[i]
 	if *n == 0 {

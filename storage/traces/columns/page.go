@@ -7,6 +7,7 @@ import (
 
 	"github.com/braidobs/braid/internal/telemetry"
 	"github.com/braidobs/braid/storage/part"
+	"github.com/braidobs/braid/storage/traces/columns/piece"
 )
 
 // tuples are the distinct sets of keys with codes that the items of a family have in a segment.
@@ -59,22 +60,22 @@ func (w *Writer) endPage(more bool) error {
 	}
 	w.unfold()
 	b := &w.out
-	b.reset()
+	b.Reset(w.w)
 	head := binary.AppendUvarint(nil, uint64(p.rows))
 	head = binary.AppendUvarint(head, uint64(len(p.ids)))
-	b.head = append(b.head, head...)
+	b.Head = append(b.Head, head...)
 	w.buf = w.buf[:0]
 	for _, id := range p.ids {
 		w.buf = append(w.buf, id[:]...)
 	}
-	b.add(w.buf, false)
-	b.add(w.pack.ints(nil, p.counts), false)
-	b.add(p.spanIDs, false)
-	w.pack.codes(b, p.parents)
-	b.add(p.lost, false)
-	b.add(w.pack.ints(nil, p.starts), false)
-	b.add(w.pack.ints(nil, p.durs), false)
-	w.pack.codes(b, p.res)
+	b.Add(w.buf, false)
+	b.Add(w.pack.Ints(nil, p.counts), false)
+	b.Add(p.spanIDs, false)
+	w.pack.Codes(b, p.parents)
+	b.Add(p.lost, false)
+	b.Add(w.pack.Ints(nil, p.starts), false)
+	b.Add(w.pack.Ints(nil, p.durs), false)
+	w.pack.Codes(b, p.res)
 	for f := range families {
 		w.items(f)
 	}
@@ -82,7 +83,7 @@ func (w *Writer) endPage(more bool) error {
 		if i > 0 || !p.info.continued {
 			w.ids = append(w.ids, id)
 		}
-		w.filter.add(traceHash(id))
+		w.filter.Add(traceHash(id))
 	}
 	slices.SortFunc(p.touched, func(x, y *key) int { return int(x.id) - int(y.id) })
 	columns := 0
@@ -91,12 +92,12 @@ func (w *Writer) endPage(more bool) error {
 			columns++
 		}
 	}
-	b.head = binary.AppendUvarint(b.head, uint64(columns))
+	b.Head = binary.AppendUvarint(b.Head, uint64(columns))
 	for _, k := range p.touched {
 		w.column(k)
 		k.n, k.own, k.codes = 0, k.own[:0], k.codes[:0]
 	}
-	w.filter.end()
+	w.filter.End()
 	return w.writePage(more)
 }
 
@@ -104,10 +105,9 @@ func (w *Writer) writePage(more bool) error {
 	p, b := &w.page, &w.out
 	info := p.info
 	info.Traces = len(p.ids)
-	info.head, info.crc = len(b.head), part.Checksum(b.head)
+	info.head, info.crc = len(b.Head), part.Checksum(b.Head)
 	w.w.Turn(w.pages)
-	b.packed = append(append(b.packed[:0], b.head...), b.body...)
-	if err := w.w.Blob(p.rows, b.packed, "", "", false); err != nil {
+	if err := w.w.Blob(p.rows, b.Bytes(), "", "", false); err != nil {
 		return err
 	}
 	w.done = append(w.done, info)
@@ -125,11 +125,11 @@ func (w *Writer) items(f family) {
 	p, b := &w.page, &w.out
 	it := &p.items[f]
 	if f != spans {
-		b.head = binary.AppendUvarint(b.head, uint64(it.len()))
+		b.Head = binary.AppendUvarint(b.Head, uint64(it.len()))
 		if it.len() == 0 {
 			return
 		}
-		b.add(w.pack.ints(nil, it.rows), false)
+		b.Add(w.pack.Ints(nil, it.rows), false)
 	}
 	codes := make([]uint32, it.len())
 	bit := uint64(1) << len(w.done)
@@ -149,17 +149,17 @@ func (w *Writer) items(f family) {
 				e |= own
 			}
 			es[n] = e
-			h = mix(h ^ e)
+			h = piece.Mix(h ^ e)
 		}
 		codes[i] = w.tuples[f].add(h, es)
 		w.tuples[f].masks[codes[i]] |= bit
 	}
-	w.pack.codes(b, codes)
+	w.pack.Codes(b, codes)
 	switch f {
 	case events:
-		b.add(w.pack.ints(nil, p.times), false)
+		b.Add(w.pack.Ints(nil, p.times), false)
 	case links:
-		b.add(p.linked, true)
+		b.Add(p.linked, true)
 	default:
 	}
 }
@@ -175,7 +175,7 @@ func (w *Writer) column(k *key) {
 	case coded:
 		k.columned |= bit
 		w.columnHead(k, formCodes, len(k.codes))
-		w.pack.codes(b, k.codes)
+		w.pack.Codes(b, k.codes)
 		seen := make([]bool, len(k.vals))
 		for _, c := range k.codes {
 			if seen[c] {
@@ -183,7 +183,7 @@ func (w *Writer) column(k *key) {
 			}
 			seen[c] = true
 			if v := k.vals[c]; v.Kind() == telemetry.KindString {
-				w.filter.add(w.valueHash(k.place, k.name, v.Str()))
+				w.filter.Add(w.valueHash(k.place, k.name, v.Str()))
 			} else {
 				k.unindexed |= bit
 			}
@@ -196,7 +196,7 @@ func (w *Writer) column(k *key) {
 	}
 	k.columned |= bit
 	k.anywhere |= bit
-	switch kindOf(k.own) {
+	switch piece.KindOf(k.own) {
 	case telemetry.KindInt:
 		w.columnHead(k, formInts, len(k.own))
 		ns := make([]int64, len(k.own))
@@ -210,7 +210,7 @@ func (w *Writer) column(k *key) {
 		}
 		k.lo, k.hi = min(k.lo, lo), max(k.hi, hi)
 		k.unindexed |= bit
-		b.add(w.pack.ints(nil, ns), false)
+		b.Add(w.pack.Ints(nil, ns), false)
 	case telemetry.KindString:
 		w.strings(k)
 	default:
@@ -218,16 +218,16 @@ func (w *Writer) column(k *key) {
 		k.lo, k.hi = math.MinInt64, math.MaxInt64
 		w.columnHead(k, formValues, len(k.own))
 		distinct, codes := dedupe(k.own)
-		b.head = binary.AppendUvarint(b.head, uint64(len(distinct)))
-		b.add(w.pack.values(nil, distinct), true)
-		w.pack.codes(b, codes)
+		b.Head = binary.AppendUvarint(b.Head, uint64(len(distinct)))
+		b.Add(w.pack.Values(nil, distinct), true)
+		w.pack.Codes(b, codes)
 	}
 }
 
 func (w *Writer) columnHead(k *key, form byte, n int) {
-	w.out.head = binary.AppendUvarint(w.out.head, uint64(k.id))
-	w.out.head = append(w.out.head, form)
-	w.out.head = binary.AppendUvarint(w.out.head, uint64(n))
+	w.out.Head = binary.AppendUvarint(w.out.Head, uint64(k.id))
+	w.out.Head = append(w.out.Head, form)
+	w.out.Head = binary.AppendUvarint(w.out.Head, uint64(n))
 }
 
 // strings writes a column of strings, each distinct one once. Mostly all are distinct, which their hashes tell.
@@ -242,20 +242,20 @@ func (w *Writer) strings(k *key) {
 	slices.Sort(w.hashes)
 	w.hashes = slices.Compact(w.hashes)
 	for _, h := range w.hashes {
-		w.filter.add(h)
+		w.filter.Add(h)
 	}
 	strs := w.strs
 	var codes []uint32
 	if len(w.hashes) < len(strs) {
 		strs, codes = dedupe(w.strs)
 	}
-	b.head = binary.AppendUvarint(b.head, uint64(len(strs)))
-	b.add(w.pack.texts(nil, strs), true)
+	b.Head = binary.AppendUvarint(b.Head, uint64(len(strs)))
+	b.Add(w.pack.Texts(nil, strs), true)
 	if len(strs) < len(w.strs) {
-		w.pack.codes(b, codes)
+		w.pack.Codes(b, codes)
 		return
 	}
-	b.add(nil, false)
+	b.Add(nil, false)
 }
 
 // dedupe returns the distinct values and the place among them of each.
@@ -297,7 +297,7 @@ func (w *Writer) unfoldOne(it *items, limit int) bool {
 	for i := range it.len() {
 		h := uint64(0)
 		for _, e := range it.of(i) {
-			h += mix(w.inTuple(e))
+			h += piece.Mix(w.inTuple(e))
 		}
 		if _, ok := sample[h]; !ok {
 			sample[h] = int32(i)
@@ -317,8 +317,8 @@ func (w *Writer) unfoldOne(it *items, limit int) bool {
 		for h, i := range sample {
 			for _, e := range it.of(int(i)) {
 				if uint32(e>>32) == k.id {
-					h -= mix(e)
-					h += mix(e | own)
+					h -= piece.Mix(e)
+					h += piece.Mix(e | own)
 				}
 			}
 			without[h] = struct{}{}

@@ -11,6 +11,7 @@ import (
 	"github.com/braidobs/braid/internal/telemetry"
 	"github.com/braidobs/braid/storage"
 	"github.com/braidobs/braid/storage/part"
+	"github.com/braidobs/braid/storage/traces/columns/piece"
 )
 
 // Info says what some rows span.
@@ -36,7 +37,7 @@ type segmentInfo struct {
 	first, pages int // blocks of table "pages"
 	head         int // bytes
 	crc          uint32
-	filter       filterShape
+	filter       piece.FilterShape
 	filterAt     int64
 }
 
@@ -45,7 +46,7 @@ func Has(p *part.Part) bool { return p.Table(tableSegments).Blocks() > 0 }
 
 // Open checks that p is what a Writer wrote, as far as the footer tells.
 func Open(p *part.Part) (*Part, error) {
-	out := &Part{whole: whole, p: p, pages: p.Table(tablePages), segments: p.Table(tableSegments)}
+	out := &Part{whole: piece.Whole, p: p, pages: p.Table(tablePages), segments: p.Table(tableSegments)}
 	for _, t := range []*part.Table{out.pages, out.segments} {
 		if err := t.Check(schema("").Columns); err != nil {
 			return nil, err
@@ -68,7 +69,7 @@ func Open(p *part.Part) (*Part, error) {
 			g.crc = binary.LittleEndian.Uint32([]byte(s))
 		}
 		filterAt, slots, pieces := d.Uvarint(), d.Uvarint(), d.Uvarint()
-		if slots == 0 || slots > filterPiece || pieces == 0 || pieces > part.MaxBlockBytes/64 || filterAt > part.MaxBlockBytes {
+		if slots == 0 || slots > piece.MaxFilterPiece || pieces == 0 || pieces > part.MaxBlockBytes/64 || filterAt > part.MaxBlockBytes {
 			d.Fail("a filter of %d pieces with %d slots at %d", pieces, slots, filterAt)
 		}
 		if d.Err() == nil && (d.Len() > 0 || pages == 0 || pages > MaxBlocks || int(pages) > out.pages.Blocks()-at || head > part.MaxBlockBytes) {
@@ -78,7 +79,7 @@ func Open(p *part.Part) (*Part, error) {
 			return nil, out.segments.Corrupt("blob", i, "segment %d: %v", i, d.Err())
 		}
 		g.pages, g.head, g.filterAt = int(pages), int(head), int64(filterAt)
-		g.filter = filterShape{width: (g.pages + 7) / 8, slots: int(slots), pieces: int(pieces)}
+		g.filter = piece.FilterShape{Width: (g.pages + 7) / 8, Slots: int(slots), Pieces: int(pieces)}
 		rows := 0
 		for n := range g.pages {
 			rows += out.pages.BlockRows(at + n)
@@ -103,7 +104,7 @@ func (p *Part) Info(i int) Info { return p.list[i].Info }
 
 // Segment is whole traces in the order of their first starts, then IDs. It is safe for concurrent use.
 type Segment struct {
-	source
+	in     piece.Source
 	part   *Part
 	number int
 	first  int // block of table "pages" that is the first page
@@ -113,14 +114,14 @@ type Segment struct {
 
 	keys     []keyMeta
 	byName   map[keyName]uint32
-	tupleRef [families]ref
+	tupleRef [families]piece.Ref
 	tupleLen [families]int
-	resRef   ref
-	resMasks ref
+	resRef   piece.Ref
+	resMasks piece.Ref
 	resLen   int
-	scopeRef ref
+	scopeRef piece.Ref
 	scopeLen int
-	order    ref
+	order    piece.Ref
 
 	size atomic.Int64
 
@@ -150,7 +151,7 @@ type keyMeta struct {
 	unindexed uint64 // pages with values that the filter does not know
 	lo, hi    int64  // of integers that are not in the dictionary
 	n         int    // values in the dictionary
-	ref       ref
+	ref       piece.Ref
 }
 
 // tupleSet is the tuples of a family.
@@ -175,15 +176,15 @@ func (p *Part) Segment(i int) (*Segment, error) {
 	g := &p.list[i]
 	s := &Segment{
 		part: p, number: i, first: g.first, info: g.Info, byName: make(map[keyName]uint32),
-		source: source{whole: p.whole, p: p.p, t: p.segments, block: i, head: int64(g.head)},
-		vals:   make(map[uint32][]telemetry.Value), lookups: make(map[uint32][]uint32), derived: make(map[storage.SpanKey]*derived),
+		in:   piece.Source{Whole: p.whole, Part: p.p, Table: p.segments, Block: i, Head: int64(g.head)},
+		vals: make(map[uint32][]telemetry.Value), lookups: make(map[uint32][]uint32), derived: make(map[storage.SpanKey]*derived),
 	}
 	b, err := p.segments.Piece(nil, i, 0, int64(g.head))
 	if err != nil {
 		return nil, err
 	}
 	if !p.whole(b, g.crc) {
-		return nil, s.bad("head", "the checksum does not match")
+		return nil, s.in.Bad("head", "the checksum does not match")
 	}
 	d := telemetry.NewDecoderBytes(b)
 	s.readHead(d, g)
@@ -191,7 +192,7 @@ func (p *Part) Segment(i int) (*Segment, error) {
 		d.Fail("%d bytes too many", d.Len())
 	}
 	if d.Err() != nil {
-		return nil, s.corrupt("head", d.Err())
+		return nil, s.in.Corrupt("head", d.Err())
 	}
 	s.size.Store(int64(len(b)) + 600 + int64(160*len(s.keys)+120*len(s.pages)))
 	return s, nil
@@ -210,7 +211,7 @@ func (s *Segment) readHead(d *telemetry.Decoder, g *segmentInfo) {
 		k := keyMeta{place: place(d.Byte()), name: d.Str(), tupled: d.Uvarint(), columned: d.Uvarint(), anywhere: d.Uvarint(), unindexed: d.Uvarint(), lo: d.Varint(), hi: d.Varint()}
 		k.n = s.count(d)
 		if k.n > 0 {
-			k.ref = readRef(d, &off)
+			k.ref = piece.ReadRef(d, &off)
 		}
 		if k.place < spanField || k.place > linkAttr {
 			d.Fail("key %q of place %d", k.name, k.place)
@@ -226,14 +227,14 @@ func (s *Segment) readHead(d *telemetry.Decoder, g *segmentInfo) {
 	}
 	for f := range s.tupleRef {
 		if s.tupleLen[f] = s.count(d); s.tupleLen[f] > 0 {
-			s.tupleRef[f] = readRef(d, &off)
+			s.tupleRef[f] = piece.ReadRef(d, &off)
 		}
 	}
 	s.resLen = s.count(d)
-	s.resRef, s.resMasks = readRef(d, &off), readRef(d, &off)
+	s.resRef, s.resMasks = piece.ReadRef(d, &off), piece.ReadRef(d, &off)
 	s.scopeLen = s.count(d)
-	s.scopeRef = readRef(d, &off)
-	s.order = readRef(d, &off)
+	s.scopeRef = piece.ReadRef(d, &off)
+	s.order = piece.ReadRef(d, &off)
 }
 
 // count reads a number of things of the segment.
@@ -323,13 +324,13 @@ func (s *Segment) valuesLocked(k uint32) ([]telemetry.Value, error) {
 		return nil, nil
 	}
 	what := "the values of " + m.name
-	b, err := s.fetch(what, m.ref)
+	b, err := s.in.Fetch(what, m.ref)
 	if err != nil {
 		return nil, err
 	}
-	vs, err := readValues(b, m.n)
+	vs, err := piece.Values(b, m.n)
 	if err != nil {
-		return nil, s.corrupt(what, err)
+		return nil, s.in.Corrupt(what, err)
 	}
 	s.vals[k] = vs
 	s.size.Add(int64(len(b) + 32*len(vs)))
@@ -349,17 +350,17 @@ func (s *Segment) tuplesLocked(f family) (*tupleSet, error) {
 	}
 	t := &tupleSet{}
 	if n := s.tupleLen[f]; n > 0 {
-		b, err := s.fetch("tuples", s.tupleRef[f])
+		b, err := s.in.Fetch("tuples", s.tupleRef[f])
 		if err != nil {
 			return nil, err
 		}
 		if n > len(b) {
-			return nil, s.bad("tuples", "%d tuples in %d bytes", n, len(b))
+			return nil, s.in.Bad("tuples", "%d tuples in %d bytes", n, len(b))
 		}
 		d := telemetry.NewDecoderBytes(b)
 		s.readTuples(d, f, n, t)
 		if d.Err() != nil {
-			return nil, s.corrupt("tuples", d.Err())
+			return nil, s.in.Corrupt("tuples", d.Err())
 		}
 	}
 	s.tuples[f] = t
@@ -474,26 +475,26 @@ func (s *Segment) resourcesLocked() ([]*telemetry.Resource, error) {
 	if s.res != nil {
 		return s.res, nil
 	}
-	b, err := s.fetch("resources", s.resRef)
+	b, err := s.in.Fetch("resources", s.resRef)
 	if err != nil {
 		return nil, err
 	}
-	ss, err := readTexts(b, s.resLen)
+	ss, err := piece.Texts(b, s.resLen)
 	if err != nil {
-		return nil, s.corrupt("resources", err)
+		return nil, s.in.Corrupt("resources", err)
 	}
-	rs, err := s.p.Resources(ss)
+	rs, err := s.part.p.Resources(ss)
 	if err != nil {
 		return nil, err
 	}
-	if b, err = s.fetch("resources", s.resMasks); err != nil {
+	if b, err = s.in.Fetch("resources", s.resMasks); err != nil {
 		return nil, err
 	}
 	masks := make([]uint64, len(rs))
 	d := telemetry.NewDecoderBytes(b)
 	s.readMasks(d, masks)
 	if d.Err() != nil {
-		return nil, s.corrupt("resources", d.Err())
+		return nil, s.in.Corrupt("resources", d.Err())
 	}
 	s.res, s.masks = rs, masks
 	for _, r := range rs {
@@ -515,15 +516,15 @@ func (s *Segment) scopesLocked() ([]*telemetry.Scope, error) {
 	if s.scopes != nil {
 		return s.scopes, nil
 	}
-	b, err := s.fetch("scopes", s.scopeRef)
+	b, err := s.in.Fetch("scopes", s.scopeRef)
 	if err != nil {
 		return nil, err
 	}
-	ss, err := readTexts(b, s.scopeLen)
+	ss, err := piece.Texts(b, s.scopeLen)
 	if err != nil {
-		return nil, s.corrupt("scopes", err)
+		return nil, s.in.Corrupt("scopes", err)
 	}
-	if s.scopes, err = s.p.Scopes(ss); err != nil {
+	if s.scopes, err = s.part.p.Scopes(ss); err != nil {
 		return nil, err
 	}
 	for _, c := range s.scopes {
@@ -536,13 +537,13 @@ func (s *Segment) scopesLocked() ([]*telemetry.Scope, error) {
 
 // TraceIDs returns the IDs of all traces, sorted. They are read from the file each time.
 func (s *Segment) TraceIDs() ([]telemetry.TraceID, error) {
-	b, err := s.fetch("order", s.order)
+	b, err := s.in.Fetch("order", s.order)
 	if err != nil {
 		return nil, err
 	}
-	order, err := readInts(&Memory{}, b, s.info.Traces)
+	order, err := piece.Ints(&piece.Memory{}, b, s.info.Traces)
 	if err != nil {
-		return nil, s.corrupt("order", err)
+		return nil, s.in.Corrupt("order", err)
 	}
 	var ids []telemetry.TraceID
 	for i := range s.blocks {
@@ -557,16 +558,16 @@ func (s *Segment) TraceIDs() ([]telemetry.TraceID, error) {
 		ids = append(ids, some...)
 	}
 	if len(ids) != len(order) {
-		return nil, s.bad("order", "%d traces, want %d", len(ids), len(order))
+		return nil, s.in.Bad("order", "%d traces, want %d", len(ids), len(order))
 	}
 	out := make([]telemetry.TraceID, len(ids))
 	for i, n := range order {
 		if n < 0 || n >= int64(len(ids)) {
-			return nil, s.bad("order", "trace %d of %d", n, len(ids))
+			return nil, s.in.Bad("order", "trace %d of %d", n, len(ids))
 		}
 		out[i] = ids[n]
 		if i > 0 && bytes.Compare(out[i-1][:], out[i][:]) > 0 {
-			return nil, s.bad("order", "the IDs are not in order")
+			return nil, s.in.Bad("order", "the IDs are not in order")
 		}
 	}
 	return out, nil
@@ -605,17 +606,17 @@ func (p *Part) MayHold(i int, id telemetry.TraceID) (bool, error) {
 // hashed returns the pages that may have a hash.
 func (p *Part) hashed(i int, h uint64) (uint64, error) {
 	g := &p.list[i]
-	piece, slots := g.filter.place(h)
-	size := int64(g.filter.size())
-	b, err := p.segments.Piece(nil, i, g.filterAt+int64(piece)*size, size)
+	at, slots := g.filter.Place(h)
+	size := int64(g.filter.Size())
+	b, err := p.segments.Piece(nil, i, g.filterAt+int64(at)*size, size)
 	if err != nil {
 		return 0, err
 	}
 	n := len(b) - 4
 	if !p.whole(b[:n], binary.LittleEndian.Uint32(b[n:])) {
-		return 0, p.segments.Corrupt("blob", i, "filter of block %d: the checksum of piece %d does not match", i, piece)
+		return 0, p.segments.Corrupt("blob", i, "filter of block %d: the checksum of piece %d does not match", i, at)
 	}
-	return g.filter.find(b, slots) & (^uint64(0) >> (MaxBlocks - g.pages)), nil
+	return g.filter.Find(b, slots) & (^uint64(0) >> (MaxBlocks - g.pages)), nil
 }
 
 func (s *Segment) hashed(h uint64) (uint64, error) { return s.part.hashed(s.number, h) }

@@ -66,7 +66,7 @@ func (p *pageReader) lostID(up []int32, row int) (id telemetry.SpanID, err error
 			}
 		}
 		if len(gone) != 8*len(p.lostAt) {
-			return id, p.bad("lost parents", "%d bytes for %d", len(gone), len(p.lostAt))
+			return id, p.Bad("lost parents", "%d bytes for %d", len(gone), len(p.lostAt))
 		}
 		p.gone = gone
 	}
@@ -207,7 +207,7 @@ func (p *pageReader) fill(out *storage.SpanBlock, i, row int, cols storage.SpanC
 		return err
 	}
 	if out.Scope != nil && int(out.Scope[i]) >= len(out.Scopes) {
-		return p.bad("scopes", "scope %d of %d", out.Scope[i], len(out.Scopes))
+		return p.Bad("scopes", "scope %d of %d", out.Scope[i], len(out.Scopes))
 	}
 	if cols&storage.SpanEvents != 0 {
 		if err := p.eventsOf(out, i, row); err != nil {
@@ -275,10 +275,10 @@ func (p *pageReader) entry(k, code uint32, item int) (telemetry.Value, error) {
 		return telemetry.Value{}, err
 	}
 	if c == nil {
-		return telemetry.Value{}, p.bad("columns", "the page has no column of key %q", p.s.keys[k].name)
+		return telemetry.Value{}, p.Bad("columns", "the page has no column of key %q", p.s.keys[k].name)
 	}
 	v, err := p.value(c, item)
-	return v, p.corrupt("columns", err)
+	return v, p.Corrupt("columns", err)
 }
 
 // span returns the items of a family that belong to a row.

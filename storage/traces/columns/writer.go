@@ -9,6 +9,7 @@ import (
 	"github.com/braidobs/braid/internal/telemetry"
 	"github.com/braidobs/braid/storage"
 	"github.com/braidobs/braid/storage/part"
+	"github.com/braidobs/braid/storage/traces/columns/piece"
 )
 
 // Layout says how large things are.
@@ -51,8 +52,8 @@ type Writer struct {
 	layout   Layout
 	pages    int // number of the first table; segments is the next one
 	page     page
-	out      blob
-	pack     packer
+	out      piece.Blob
+	pack     piece.Encoder
 	keys     keys
 	heads    [families]key // stand before the first key of an item
 	res      part.Resources
@@ -61,7 +62,7 @@ type Writer struct {
 	tuples   [families]tuples
 	done     []pageInfo // the pages that were written
 	ids      []telemetry.TraceID
-	filter   filterBuilder
+	filter   piece.FilterBuilder
 	rows     int
 	last     *telemetry.Resource // and its number
 	lastRes  uint32
@@ -76,7 +77,6 @@ func NewWriter(w *part.Writer, l Layout) *Writer {
 	out := &Writer{w: w, layout: l}
 	out.pages = w.Begin(schema(tablePages))
 	w.Begin(schema(tableSegments))
-	out.out.w = w
 	out.reset()
 	return out
 }
@@ -88,7 +88,7 @@ func (w *Writer) reset() {
 		w.tuples[f] = tuples{}
 	}
 	w.done, w.ids, w.rows, w.last, w.maps = w.done[:0], w.ids[:0], 0, nil, nil
-	w.filter.reset()
+	w.filter.Reset()
 	w.page.reset()
 }
 
