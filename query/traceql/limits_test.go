@@ -195,3 +195,25 @@ func TestQuantilesOfManyValues(t *testing.T) {
 		}
 	}
 }
+
+// Groups by fields with many values are told apart.
+func TestManyGroups(t *testing.T) {
+	v := newReady(20_000)
+	want := map[string]float64{}
+	for _, b := range v.blocks {
+		for _, r := range spanRows(b, 0, b.Len()) {
+			want[r.Span.Attrs.Text("user.id")+" "+r.Resource.Attrs.Text("service.name")+" "+r.Span.Name]++
+		}
+	}
+	require.Greater(t, len(want), 10_000)
+	q, err := traceql.Parse(`{ } | count_over_time() by (span.user.id, resource.service.name, name)`)
+	require.NoError(t, err)
+	eng := traceql.Engine{Limits: traceql.Limits{Series: 100_000}}
+	res, err := eng.Metrics(t.Context(), v, traceql.MetricsQuery{Tenant: telemetry.DefaultTenant, Query: q, Start: base.UnixNano() - 1, End: base.UnixNano() + 7200e9})
+	require.NoError(t, err)
+	require.Len(t, res.Series, len(want))
+	for _, s := range res.Series {
+		k := s.Labels[0].Value.Text() + " " + s.Labels[1].Value.Text() + " " + s.Labels[2].Value.Text()
+		require.Equal(t, int(want[k]), int(s.Points[0].Value), k)
+	}
+}
