@@ -31,7 +31,8 @@ type Writer struct {
 // NewEncoder returns an encoder for Writers; it may be shared by several of them.
 func NewEncoder() (*zstd.Encoder, error) {
 	return zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithEncoderLevel(zstd.SpeedDefault),
-		zstd.WithEncoderCRC(false), zstd.WithWindowSize(1<<20), zstd.WithLowerEncoderMem(true))
+		zstd.WithEncoderCRC(false), zstd.WithWindowSize(1<<20), zstd.WithLowerEncoderMem(true),
+		zstd.WithAllLitEntropyCompression(true)) // identifiers repeat nothing but their few characters
 }
 
 // NewWriter starts a part on w with the given properties, which Part.Props returns. The encoder is only

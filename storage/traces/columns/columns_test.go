@@ -1,9 +1,11 @@
 package columns_test
 
 import (
+	"fmt"
 	"slices"
 	"testing"
 
+	"github.com/prometheus/prometheus/model/labels"
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
@@ -254,4 +256,47 @@ func TestShop(t *testing.T) {
 	b := write(t, columns.DefaultLayout(), ts)
 	p := open(t, b)
 	same(t, ts, back(t, p))
+}
+
+// TestConcurrentReaders reads one segment from several goroutines, each with blocks of its own.
+func TestConcurrentReaders(t *testing.T) {
+	ts := newShop().traces(2000)
+	s, err := open(t, write(t, columns.Layout{PageRows: 300, SegmentRows: 1 << 20, FullRows: 1000}, ts)).Segment(0)
+	require.NoError(t, err)
+	rows := flat(ts)
+	failed := make(chan error, 4)
+	for range cap(failed) {
+		go func() {
+			var m columns.Memory
+			at := 0
+			for k := range s.Blocks() {
+				b, err := s.BlockIn(k, &m)
+				if err == nil {
+					_, err = s.Where(storage.AttrMatch{M: labels.MustNewMatcher(labels.MatchEqual, "user.id", "user-00001")})
+				}
+				var c *storage.SpanColumn
+				if err == nil {
+					c, err = b.Column(storage.SpanKey{Scope: storage.AnyScope, Name: "service.name"})
+				}
+				var sp *storage.SpanBlock
+				if err == nil {
+					sp, err = b.Spans(all(b.Len()), storage.SpanAll)
+				}
+				for i := 0; err == nil && i < b.Len(); i++ {
+					if want := rows[at+i]; sp.Name[i] != want.Span.Name || c.Value(i).Str() != want.Resource.Attrs.Text("service.name") {
+						err = fmt.Errorf("row %d of block %d is another one", i, k)
+					}
+				}
+				if err != nil {
+					failed <- err
+					return
+				}
+				at += b.Len()
+			}
+			failed <- nil
+		}()
+	}
+	for range cap(failed) {
+		require.NoError(t, <-failed)
+	}
 }
