@@ -19,7 +19,7 @@ CHART_TOOLS    = $(TOOLS)/helm-$(HELM) $(TOOLS)/kubeconform-$(KUBECONFORM)
 tagged = $(sort $(dir $(shell grep -rlE --include='*_test.go' '^//go:build.*\b$(1)\b' . 2>/dev/null)))
 
 .DEFAULT_GOAL := check
-.PHONY: check help demo run build test test-long e2e test-web plugin chart chart-package fuzz bench bench-go bench-logs bench-metrics generate lint fmt clean release-check tools
+.PHONY: check help demo run build test test-long e2e test-web plugin chart chart-package fuzz bench bench-go bench-logs bench-metrics bench-traces generate lint fmt clean release-check tools
 
 check: fmt lint test ## format, lint and test (what plain make does)
 
@@ -97,6 +97,10 @@ bench-metrics: ## measure metrics, beside PROMETHEUS=path and VICTORIAMETRICS=pa
 bench-logs: ## measure logs, beside LOKI=path and VICTORIALOGS=path where given (ARGS=-full takes long); alone on the machine
 	@mkdir -p bin
 	flock bin/.bench.lock $(GO) run ./bench/logs $(ARGS)
+
+bench-traces: ## measure traces, beside TEMPO=path, JAEGER=path and VICTORIATRACES=path where given (ARGS=-full takes long); alone on the machine
+	@mkdir -p bin
+	flock bin/.bench.lock $(GO) run ./bench/traces $(ARGS)
 
 bench-go: ## run the Go benchmarks ten times into bin/bench-VERSION.txt, for benchstat; alone on the machine
 	@mkdir -p bin

@@ -209,6 +209,9 @@ func (l *load) trace(s *shop, n int, t *trace) {
 	binary.BigEndian.PutUint64(t.id[:], t.rng.Uint64())
 	binary.BigEndian.PutUint64(t.id[8:], t.rng.Uint64())
 	t.user = "user-" + strconv.Itoa(int(t.rng.Uint32N(200_000)))
+	if n%7919 == 17 {
+		t.user = needleUser
+	}
 	step := float64(l.duration) / float64(l.traces)
 	at := l.end.Add(-l.duration).UnixNano() + int64((float64(n)+t.rng.Float64())*step)
 	t.server(s.roots[[]int{0, 0, 1, 1, 1, 2, 2, 3, 4, 4}[t.rng.IntN(10)]], [8]byte{}, at, "")

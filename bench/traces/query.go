@@ -35,8 +35,8 @@ type question struct {
 	match func(t *trace) int
 }
 
-// needleUser has a few traces.
-const needleUser = "user-4711"
+// needleUser has a trace in eight thousand.
+const needleUser = "user-needle"
 
 func spansWhere(f func(s *span) bool) func(*trace) int {
 	return func(t *trace) int {
@@ -82,10 +82,10 @@ func questions() []question {
 		{name: "by ID, hit", kind: hit},
 		{name: "by ID, miss", kind: miss},
 		{
-			name: "service, operation, duration, tag", traceql: `{ resource.service.name = "checkout" && name = "POST /api/orders" && duration > 100ms && span.http.response.status_code = 200 }`,
-			jaeger: url.Values{"service": {"checkout"}, "operation": {"POST /api/orders"}, "minDuration": {"100ms"}, "tags": {`{"http.response.status_code":"200"}`}},
+			name: "service, operation, duration, tag", traceql: `{ resource.service.name = "checkout" && name = "POST /api/orders" && duration > 30ms && span.http.response.status_code = 200 }`,
+			jaeger: url.Values{"service": {"checkout"}, "operation": {"POST /api/orders"}, "minDuration": {"30ms"}, "tags": {`{"http.response.status_code":"200"}`}},
 			match: spansWhere(func(s *span) bool {
-				return s.service == "checkout" && s.name == "POST /api/orders" && s.end-s.start > 100e6 && s.code == 200
+				return s.service == "checkout" && s.name == "POST /api/orders" && s.end-s.start > 30e6 && s.code == 200
 			}),
 		},
 		{
@@ -102,8 +102,8 @@ func questions() []question {
 			match: below(false, service("frontend"), func(s *span) bool { return s.system == "postgresql" && s.failed }),
 		},
 		{
-			name: "structural >", traceql: `{ resource.service.name = "checkout" && kind = client } > { resource.service.name = "payment" && duration > 50ms }`,
-			match: below(true, func(s *span) bool { return s.service == "checkout" && s.kind == kindClient }, func(s *span) bool { return s.service == "payment" && s.end-s.start > 50e6 }),
+			name: "structural >", traceql: `{ resource.service.name = "checkout" && kind = client } > { resource.service.name = "payment" && duration > 10ms }`,
+			match: below(true, func(s *span) bool { return s.service == "checkout" && s.kind == kindClient }, func(s *span) bool { return s.service == "payment" && s.end-s.start > 10e6 }),
 		},
 		{name: "structural, no match", traceql: `{ resource.service.name = "email" } >> { resource.service.name = "frontend" }`, match: below(false, service("email"), service("frontend"))},
 		{name: "rate by service", kind: metrics, traceql: `{ } | rate() by (resource.service.name)`},

@@ -17,12 +17,14 @@ const maxCall = 4 << 20
 // traceCalls adds the APIs that read traces to the router of queries, and returns the handler of their gRPC services, which
 // share its port and its limit of queries.
 func (a *App) traceCalls(observer *query.Observer, reads *httpapi.Router, queries httpapi.Middleware) http.Handler {
-	tempo.New(tempo.Deps{Config: a.cfg.Tempo, Reader: a.db, Observer: observer, Errors: a.errs, Now: a.opts.Now}).Register(reads)
+	tp := tempo.New(tempo.Deps{Config: a.cfg.Tempo, Reader: a.db, Observer: observer, Errors: a.errs, Now: a.opts.Now})
+	tp.Register(reads)
 	jg := jaeger.New(jaeger.Deps{Reader: a.db, Observer: observer, Errors: a.errs, Now: a.opts.Now, MaxSpans: a.cfg.Tempo.MaxSpans})
 	jg.Register(reads)
 
 	side := httpapi.GRPC{Surface: httpapi.Query, Errors: query.Errors(a.errs), Metrics: a.http, Tracer: a.obs.Tracer()}
 	rpc := grpc.NewServer(append(side.Options(), grpc.MaxRecvMsgSize(maxCall), grpc.ForceServerCodecV2(httpapi.NewRawCodec()))...)
+	tp.RegisterGRPC(rpc)
 	jg.RegisterGRPC(rpc)
 	return queries(rpc)
 }

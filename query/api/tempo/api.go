@@ -1,13 +1,15 @@
-// Package tempo serves the HTTP API of Tempo for reading traces: a trace by its ID, the search by tags, and what
-// Grafana's Tempo data source asks for besides. TraceQL is not understood yet.
+// Package tempo serves the API of Tempo for reading traces, over HTTP and gRPC: a trace by its ID, searches and numbers in
+// TraceQL, and which attributes there are.
 //
 //	api := tempo.New(tempo.Deps{Config: tempo.DefaultConfig(), Reader: db, Observer: obs, Errors: errs, Now: time.Now})
-//	api.Register(router) // an httpapi.Router with httpapi.Tenant among its middleware
+//	api.Register(router)  // an httpapi.Router with httpapi.Tenant among its middleware
+//	api.RegisterGRPC(rpc) // a grpc.Server with httpapi.RawCodec
 //
 // It reads the tenant from the request's context. Errors are plain text.
 package tempo
 
 import (
+	"context"
 	"errors"
 	"math"
 	"net/http"
@@ -21,11 +23,16 @@ import (
 	"github.com/braidobs/braid/internal/httpapi"
 	"github.com/braidobs/braid/internal/telemetry"
 	"github.com/braidobs/braid/query"
+	"github.com/braidobs/braid/query/traceql"
 	"github.com/braidobs/braid/storage"
 )
 
-// around is how far from a hint, or from a span that was found, the other spans of its trace are looked for.
-const around = int64(time.Hour)
+const (
+	// around is how far from a hint of when a trace was its spans are looked for.
+	around = int64(time.Hour)
+	// timeout is how long a query may take.
+	timeout = 2 * time.Minute
+)
 
 // Config is what an operator can set.
 type Config struct {
@@ -69,11 +76,32 @@ func New(d Deps) *API { return &API{Deps: d, errors: query.Errors(d.Errors)} }
 // Register adds the API's routes.
 func (a *API) Register(rt *httpapi.Router) {
 	rt.HandleFunc("GET /api/echo", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("echo")) })
-	rt.Handle("GET /api/traces/{id}", a.serve(query.Trace, a.traceV1))
-	rt.Handle("GET /api/v2/traces/{id}", a.serve(query.Trace, a.traceV2))
-	rt.Handle("GET /api/search", a.serve(query.Search, a.search))
-	rt.Handle("GET /api/search/tags", a.serve(query.Labels, a.tags))
-	rt.Handle("GET /api/search/tag/{tag}/values", a.serve(query.Labels, a.tagValues))
+	for _, r := range []struct {
+		path     string
+		language query.Language
+		f        func(c *call) (answer, error)
+	}{
+		{"/api/traces/{id}", query.Trace, a.traceV1},
+		{"/api/v2/traces/{id}", query.Trace, a.traceV2},
+		{"/api/search", query.TraceQL, a.search},
+		{"/api/metrics/query_range", query.TraceQL, a.queryRange},
+		{"/api/metrics/query", query.TraceQL, a.queryInstant},
+		{"/api/search/tags", query.Labels, a.tagsV1},
+		{"/api/v2/search/tags", query.Labels, a.tagsV2},
+		{"/api/search/tag/{tag}/values", query.Labels, a.valuesV1},
+		{"/api/v2/search/tag/{tag}/values", query.Labels, a.valuesV2},
+	} {
+		rt.Handle("GET "+r.path, a.serve(r.language, r.f))
+	}
+}
+
+// call is one request.
+type call struct {
+	ctx    context.Context //nolint:containedctx // of the request, which the call is
+	view   storage.View
+	tenant telemetry.Tenant
+	params params
+	r      *http.Request // nil over gRPC
 }
 
 // answer is the body of a response.
@@ -87,19 +115,18 @@ const (
 	typeProto = "application/protobuf"
 )
 
-func (a *API) serve(l query.Language, f func(r *http.Request, p params) (answer, error)) http.Handler {
+func (a *API) serve(l query.Language, f func(c *call) (answer, error)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		ctx := r.Context()
-		done := a.Observer.Start(ctx, l, httpapi.TenantFrom(ctx), r.URL.RequestURI())
-		values, err := url.ParseQuery(r.URL.RawQuery)
-		if err != nil {
-			err = httpapi.BadDataf("malformed parameters: %w", err)
-		}
 		var ans answer
-		if err == nil {
-			ans, err = f(r, params(values))
-		}
-		done(err)
+		err := a.query(r.Context(), l, r.URL.RequestURI(), func(c *call) (err error) {
+			values, err := url.ParseQuery(r.URL.RawQuery)
+			if err != nil {
+				return httpapi.BadDataf("malformed parameters: %w", err)
+			}
+			c.params, c.r = params(values), r
+			ans, err = f(c)
+			return err
+		})
 		if err != nil {
 			a.errors.Text(w, r, httpapi.Query, err)
 			return
@@ -108,6 +135,28 @@ func (a *API) serve(l query.Language, f func(r *http.Request, p params) (answer,
 		_, _ = w.Write(ans.body) // the client may be gone
 	})
 }
+
+// query calls f with a view of the store, for a query that is counted and timed and may not take too long.
+func (a *API) query(ctx context.Context, l query.Language, text string, f func(c *call) error) (err error) {
+	tenant := httpapi.TenantFrom(ctx)
+	done := a.Observer.Start(ctx, l, tenant, text)
+	defer func() { done(err) }()
+	limited, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	v, err := a.Reader.View(limited, 0)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = v.Close() }()
+	err = f(&call{ctx: limited, view: v, tenant: tenant})
+	if err != nil && limited.Err() != nil && ctx.Err() == nil {
+		return httpapi.Errorf(httpapi.Timeout, "the query took longer than %s, which is the limit: narrow its time range", timeout)
+	}
+	return err
+}
+
+// engine returns what evaluates TraceQL.
+func (a *API) engine() *traceql.Engine { return &traceql.Engine{Limits: traceql.DefaultLimits()} }
 
 // params are the parameters of a request. Mistakes name the parameter.
 type params url.Values
@@ -127,25 +176,34 @@ func (p params) number(name string, absent, lo, hi int) (int, error) {
 	return n, nil
 }
 
-// seconds returns a time in nanoseconds that is given in Unix seconds, or absent.
-func (p params) seconds(name string, absent int64) (int64, error) {
+// time returns a time in nanoseconds, or absent. It is given in Unix seconds, in nanoseconds when the number is too large for
+// that, or as RFC 3339.
+func (p params) time(name string, absent int64) (int64, error) {
 	s := p.get(name)
 	if s == "" {
 		return absent, nil
 	}
-	n, err := strconv.ParseInt(s, 10, 64)
-	if err != nil || n < 0 || n > math.MaxInt64/int64(time.Second) {
-		return 0, httpapi.BadDataf("invalid %s %q: want Unix seconds", name, s)
+	if n, err := strconv.ParseInt(s, 10, 64); err == nil && n >= 0 {
+		if n > math.MaxInt64/int64(time.Second) {
+			return n, nil
+		}
+		return n * int64(time.Second), nil
 	}
-	return n * int64(time.Second), nil
+	if f, err := strconv.ParseFloat(s, 64); err == nil && f >= 0 && f < math.MaxInt64/1e9 {
+		return int64(f * 1e9), nil
+	}
+	if t, err := time.Parse(time.RFC3339Nano, s); err == nil {
+		return t.UnixNano(), nil
+	}
+	return 0, httpapi.BadDataf("invalid %s %q: want Unix seconds", name, s)
 }
 
 // timeRange returns start and end in nanoseconds, each of them the end of time when it is absent or zero.
 func (p params) timeRange() (start, end int64, err error) {
-	if start, err = p.seconds("start", 0); err != nil {
+	if start, err = p.time("start", 0); err != nil {
 		return 0, 0, err
 	}
-	if end, err = p.seconds("end", 0); err != nil {
+	if end, err = p.time("end", 0); err != nil {
 		return 0, 0, err
 	}
 	if end == 0 {
@@ -182,90 +240,6 @@ func after(t, d int64) int64 {
 		return math.MaxInt64
 	}
 	return t + d
-}
-
-// tagRows is how many of the newest spans are looked at for tags.
-const tagRows = 20_000
-
-func (a *API) tags(r *http.Request, p params) (answer, error) {
-	seen := make(map[string]bool)
-	err := a.newest(r, p, func(b *storage.SpanBlock, i int) {
-		for _, at := range b.Attrs[i] {
-			seen[at.Key] = true
-		}
-		if res := b.ResourceOf(i); res != nil {
-			for _, at := range res.Attrs {
-				seen[at.Key] = true
-			}
-		}
-	})
-	for _, f := range intrinsics() {
-		seen[f.name] = true
-	}
-	return list(`{"tagNames":[`, seen), err
-}
-
-func (a *API) tagValues(r *http.Request, p params) (answer, error) {
-	tag := r.PathValue("tag")
-	seen := make(map[string]bool)
-	err := a.newest(r, p, func(b *storage.SpanBlock, i int) {
-		if f, ok := intrinsic(tag); ok {
-			s := b.Span(i)
-			seen[f.text(&s)] = true
-			return
-		}
-		if v, ok := b.Attrs[i].Get(tag); ok {
-			seen[v.Text()] = true
-		}
-		if res := b.ResourceOf(i); res != nil {
-			if v, ok := res.Attrs.Get(tag); ok {
-				seen[v.Text()] = true
-			}
-		}
-	})
-	return list(`{"tagValues":[`, seen), err
-}
-
-// newest calls f for the newest spans.
-func (a *API) newest(r *http.Request, p params, f func(*storage.SpanBlock, int)) error {
-	start, end, err := p.timeRange()
-	if err != nil {
-		return err
-	}
-	ctx := r.Context()
-	v, err := a.Reader.View(ctx, 0)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = v.Close() }()
-	for b, err := range v.Spans(ctx, storage.SpanQuery{
-		Tenant: httpapi.TenantFrom(ctx), Start: start, End: end, Order: storage.NewestFirst, Limit: tagRows,
-		Columns: storage.SpanAttrs | storage.SpanResource | storage.SpanNames,
-	}) {
-		if err != nil {
-			return err
-		}
-		for i := range b.Len() {
-			f(b, i)
-		}
-	}
-	return nil
-}
-
-func list(head string, seen map[string]bool) answer {
-	names := make([]string, 0, len(seen))
-	for n := range seen {
-		names = append(names, n)
-	}
-	slices.Sort(names)
-	body := []byte(head)
-	for i, n := range names {
-		if i > 0 {
-			body = append(body, ',')
-		}
-		body = telemetry.AppendJSONString(body, n)
-	}
-	return answer{typeJSON, append(body, "]}"...)}
 }
 
 // wantsProto says whether the client asks for protobuf.

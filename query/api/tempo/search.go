@@ -1,52 +1,24 @@
 package tempo
 
 import (
-	"cmp"
-	"context"
+	"fmt"
 	"math"
-	"net/http"
-	"slices"
 	"strconv"
 	"strings"
-
-	"github.com/prometheus/prometheus/model/labels"
+	"time"
 
 	"github.com/braidobs/braid/internal/httpapi"
 	"github.com/braidobs/braid/internal/telemetry"
-	"github.com/braidobs/braid/storage"
+	"github.com/braidobs/braid/query/api/otlp"
+	"github.com/braidobs/braid/query/traceql"
+	"github.com/braidobs/braid/query/traceql/syntax"
 )
 
 const (
 	defaultTraces = 20
-	defaultSpans  = 3 // of each trace
+	defaultSpans  = 3 // of each set
 	maxSpanSet    = 1000
-	pageRows      = 1000
-	noRoot        = "<root span not yet received>"
 )
-
-// field is an intrinsic of a span that is searched like a tag.
-type field struct {
-	name  string
-	match storage.SpanField
-	text  func(*telemetry.Span) string
-}
-
-func intrinsics() []field {
-	return []field{
-		{"kind", storage.SpanKindField, func(s *telemetry.Span) string { return s.Kind.String() }},
-		{"name", storage.SpanName, func(s *telemetry.Span) string { return s.Name }},
-		{"status", storage.SpanStatus, func(s *telemetry.Span) string { return s.Status.String() }},
-	}
-}
-
-func intrinsic(tag string) (field, bool) {
-	fs := intrinsics()
-	i := slices.IndexFunc(fs, func(f field) bool { return f.name == tag })
-	if i < 0 {
-		return field{}, false
-	}
-	return fs[i], true
-}
 
 // tag is a key and the value that it must have.
 type tag struct{ key, value string }
@@ -91,293 +63,219 @@ func parseTags(s string) ([]tag, error) {
 	return out, nil
 }
 
-// predicate says which spans have all the tags. A tag is an attribute of the span or of its resource, except that
-// service.name is always the resource's.
-func predicate(tags []tag) storage.Predicate {
-	var all storage.And
+// tagQuery is the TraceQL for the search by tags: one span has them all, and the trace is as long as asked for. A tag is an
+// attribute of the span or of its resource, except that service.name is always the resource's; values are compared as text.
+func tagQuery(tags []tag, shortest, longest int64) string {
+	var conds []string
 	for _, t := range tags {
-		m := labels.MustNewMatcher(labels.MatchEqual, t.key, t.value)
-		if f, ok := intrinsic(t.key); ok {
-			all = append(all, storage.FieldMatch{Field: f.match, M: m})
-			continue
-		}
-		onResource := storage.AttrMatch{Scope: storage.ResourceScope, M: m}
-		if t.key == "service.name" {
-			all = append(all, onResource)
-			continue
-		}
-		all = append(all, storage.Or{storage.AttrMatch{Scope: storage.RecordScope, M: m}, onResource})
+		conds = append(conds, t.cond())
 	}
-	if len(all) == 0 {
-		return nil
+	if shortest > 0 {
+		conds = append(conds, fmt.Sprintf("traceDuration >= %dns", shortest))
 	}
-	return all
+	if longest < math.MaxInt64 {
+		conds = append(conds, fmt.Sprintf("traceDuration <= %dns", longest))
+	}
+	return "{ " + strings.Join(conds, " && ") + " }"
 }
 
-// request is a search.
-type request struct {
-	tenant                   telemetry.Tenant
-	tags                     []tag
-	where                    storage.Predicate
-	start, end               int64
-	minDuration, maxDuration int64 // of the whole trace
-	limit, spans             int
+func (t tag) cond() string {
+	quoted := strconv.Quote(t.value)
+	switch t.key {
+	case "name":
+		return "name = " + quoted
+	case "status":
+		switch t.value {
+		case "error", "ok", "unset":
+			return "status = " + t.value
+		}
+		return "false"
+	case "kind":
+		switch t.value {
+		case "unspecified", "internal", "server", "client", "producer", "consumer":
+			return "kind = " + t.value
+		}
+		return "false"
+	case "service.name":
+		return "resource.service.name = " + quoted
+	}
+	values := []string{quoted}
+	if n, err := strconv.ParseInt(t.value, 10, 64); err == nil {
+		values = append(values, strconv.FormatInt(n, 10))
+	} else if f, err := strconv.ParseFloat(t.value, 64); err == nil && !math.IsInf(f, 0) && !math.IsNaN(f) {
+		values = append(values, strconv.FormatFloat(f, 'f', -1, 64))
+	}
+	if t.value == "true" || t.value == "false" {
+		values = append(values, t.value)
+	}
+	var any []string
+	for _, v := range values {
+		key := strconv.Quote(t.key)
+		any = append(any, "span."+key+" = "+v, "resource."+key+" = "+v)
+	}
+	return "(" + strings.Join(any, " || ") + ")"
 }
 
-func (a *API) search(r *http.Request, p params) (answer, error) {
-	q := request{tenant: httpapi.TenantFrom(r.Context())}
-	if s := strings.Join(strings.Fields(p.get("q")), ""); s != "" && s != "{}" {
-		return answer{}, httpapi.BadDataf("invalid q %q: TraceQL is not supported yet, except {}; use tags, minDuration and maxDuration", p.get("q"))
-	}
-	var err error
-	if q.tags, err = parseTags(p.get("tags")); err != nil {
-		return answer{}, err
-	}
-	q.where = predicate(q.tags)
-	if q.start, q.end, err = p.timeRange(); err != nil {
-		return answer{}, err
-	}
-	if q.minDuration, err = p.duration("minDuration", 0); err != nil {
-		return answer{}, err
-	}
-	if q.maxDuration, err = p.duration("maxDuration", math.MaxInt64); err != nil {
-		return answer{}, err
-	}
-	if q.maxDuration < q.minDuration {
-		return answer{}, httpapi.BadDataf("invalid maxDuration %q: it is below minDuration %q", p.get("maxDuration"), p.get("minDuration"))
-	}
-	if q.limit, err = p.number("limit", min(defaultTraces, a.Config.MaxTraces), 1, math.MaxInt32); err != nil {
-		return answer{}, err
-	}
-	if q.limit > a.Config.MaxTraces {
-		return answer{}, httpapi.BadDataf("invalid limit %d: it is over tempo.max_traces (%d)", q.limit, a.Config.MaxTraces)
-	}
-	if q.spans, err = p.number("spss", defaultSpans, 0, maxSpanSet); err != nil {
-		return answer{}, err
-	}
-	v, err := a.Reader.View(r.Context(), 0)
-	if err != nil {
-		return answer{}, err
-	}
-	defer func() { _ = v.Close() }()
-	rows, inspected, err := find(r.Context(), v, &q)
-	if err != nil {
-		return answer{}, err
-	}
-	return answer{typeJSON, appendSearch(nil, &q, rows, inspected)}, nil
-}
-
-// row is a trace that was found.
-type row struct {
-	id            telemetry.TraceID
-	start, end    int64
-	service, name string
-	matched       int
-	spans         []telemetry.Span // those that matched, as many as asked for
-	rootStart     int64
-}
-
-// find returns the traces with a matching span, those with the most recent one, in the order of their starts,
-// most recent first. Matching spans are read in pages, newest first, until there are enough traces; each page's
-// traces are then read whole.
-func find(ctx context.Context, v storage.View, q *request) (rows []*row, inspected int, err error) {
-	seen := make(map[telemetry.TraceID]bool)
-	page := storage.SpanQuery{
-		Tenant: q.tenant, Start: q.start, End: q.end, Order: storage.NewestFirst, Limit: pageRows,
-		Where: q.where,
-	}
-	if q.maxDuration < math.MaxInt64 { // no span is longer than its trace
-		within := storage.DurationRange{Min: math.MinInt64, Max: q.maxDuration}
-		page.Where = storage.And{within}
-		if q.where != nil {
-			page.Where = storage.And{within, q.where}
-		}
-	}
-	for len(rows) < q.limit {
-		var ids []telemetry.TraceID
-		n, oldest, newest := 0, int64(math.MaxInt64), int64(math.MinInt64)
-		for b, err := range v.Spans(ctx, page) {
-			if err != nil {
-				return nil, 0, err
-			}
-			for i := range b.Len() {
-				n++
-				oldest, newest = min(oldest, b.Start[i]), max(newest, b.Start[i])
-				if id := b.TraceID[i]; !seen[id] {
-					seen[id] = true
-					ids = append(ids, id)
-				}
-			}
-		}
-		// Of many traces in a page only those that the answer still needs are read whole.
-		for some := range slices.Chunk(ids, max(q.limit-len(rows), 16)) {
-			found, err := readTraces(ctx, v, q, some, oldest, newest)
-			if err != nil {
-				return nil, 0, err
-			}
-			inspected += len(some)
-			rows = append(rows, found...)
-			if len(rows) >= q.limit {
-				break
-			}
-		}
-		if n < page.Limit {
-			break
-		}
-		if oldest == page.End { // a page of one time only: look further with a larger one
-			page.Limit *= 2
-		}
-		page.End = oldest
-	}
-	rows = rows[:min(len(rows), q.limit)]
-	slices.SortStableFunc(rows, func(a, b *row) int {
-		return cmp.Or(cmp.Compare(b.start, a.start), slices.Compare(a.id[:], b.id[:]))
-	})
-	return rows, inspected, nil
-}
-
-// readTraces reads traces whole and returns those that are as long as asked for, in the order of ids.
-func readTraces(ctx context.Context, v storage.View, q *request, ids []telemetry.TraceID, oldest, newest int64) ([]*row, error) {
-	if len(ids) == 0 {
-		return nil, nil
-	}
-	found := make(map[telemetry.TraceID]*row, len(ids))
-	for b, err := range v.Spans(ctx, storage.SpanQuery{
-		Tenant: q.tenant, Start: before(oldest, around), End: after(newest, around), Where: storage.TraceIn(ids),
-		Columns: storage.SpanNames | storage.SpanResource | storage.SpanAttrs | storage.NeedsOfSpans(q.where),
-	}) {
+// searchOf reads what to search for.
+func (a *API) searchOf(c *call) (q traceql.SearchQuery, err error) {
+	p := c.params
+	text := p.get("q")
+	if text == "" {
+		tags, err := parseTags(p.get("tags"))
 		if err != nil {
-			return nil, err
+			return q, err
 		}
-		for i := range b.Len() {
-			s := b.Span(i)
-			t := found[s.TraceID]
-			if t == nil {
-				t = &row{id: s.TraceID, start: math.MaxInt64, end: math.MinInt64, service: noRoot, rootStart: math.MaxInt64}
-				found[s.TraceID] = t
-			}
-			t.add(b, i, &s, q)
+		shortest, err := p.duration("minDuration", 0)
+		if err != nil {
+			return q, err
+		}
+		longest, err := p.duration("maxDuration", math.MaxInt64)
+		if err != nil {
+			return q, err
+		}
+		if longest < shortest {
+			return q, httpapi.BadDataf("invalid maxDuration %q: it is below minDuration %q", p.get("maxDuration"), p.get("minDuration"))
+		}
+		text = tagQuery(tags, shortest, longest)
+	}
+	if q.Query, err = traceql.Parse(text); err != nil {
+		return q, fmt.Errorf("invalid q: %w", err)
+	}
+	q.Tenant = c.tenant
+	if q.Start, q.End, err = p.timeRange(); err != nil {
+		return q, err
+	}
+	if q.Limit, err = p.number("limit", min(defaultTraces, a.Config.MaxTraces), 1, math.MaxInt32); err != nil {
+		return q, err
+	}
+	if q.Limit > a.Config.MaxTraces {
+		return q, httpapi.BadDataf("invalid limit %d: it is over tempo.max_traces (%d); the answer's cursor leads to more", q.Limit, a.Config.MaxTraces)
+	}
+	if q.Spans, err = p.number("spss", defaultSpans, 0, maxSpanSet); err != nil {
+		return q, err
+	}
+	if s := p.get("cursor"); s != "" {
+		if q.After, err = traceql.ParseCursor(s); err != nil {
+			return q, err
 		}
 	}
-	var rows []*row
-	for _, id := range ids {
-		t := found[id]
-		if t == nil {
-			continue
-		}
-		if d := t.end - t.start; d < q.minDuration || d > q.maxDuration {
-			continue
-		}
-		slices.SortFunc(t.spans, func(a, b telemetry.Span) int {
-			return cmp.Or(cmp.Compare(a.Start, b.Start), slices.Compare(a.SpanID[:], b.SpanID[:]))
-		})
-		t.spans = t.spans[:min(len(t.spans), q.spans)]
-		rows = append(rows, t)
-	}
-	return rows, nil
+	return q, nil
 }
 
-func (t *row) add(b *storage.SpanBlock, i int, s *telemetry.Span, q *request) {
-	t.start, t.end = min(t.start, s.Start), max(t.end, s.End)
-	if s.ParentID.IsZero() && s.Start < t.rootStart {
-		t.rootStart, t.name, t.service = s.Start, s.Name, ""
-		if res := b.ResourceOf(i); res != nil {
-			t.service = res.Attrs.Text("service.name")
+func (a *API) search(c *call) (answer, error) {
+	q, err := a.searchOf(c)
+	if err != nil {
+		return answer{}, err
+	}
+	res, err := a.engine().Search(c.ctx, c.view, q)
+	if err != nil {
+		return answer{}, err
+	}
+	body := []byte(`{"traces":[`)
+	for i := range res.Traces {
+		if i > 0 {
+			body = append(body, ',')
 		}
+		body = appendTrace(body, &res.Traces[i], q.Spans > 0)
 	}
-	if s.Start < q.start || s.Start > q.end || !b.Match(i, q.where) {
-		return
+	body = append(appendStats(append(body, `],"metrics":`...), res.Stats), `,"complete":`...)
+	body = strconv.AppendBool(body, res.Next == nil)
+	if res.Next != nil {
+		body = telemetry.AppendJSONString(append(body, `,"cursor":`...), res.Next.String())
 	}
-	t.matched++
-	if len(t.spans) < maxSpanSet {
-		s.Attrs = named(s.Attrs, q.tags)
-		t.spans = append(t.spans, *s)
-	}
+	return answer{typeJSON, append(body, '}')}, nil
 }
 
-// named returns the attributes that were asked about.
-func named(as telemetry.Attrs, tags []tag) telemetry.Attrs {
-	var out telemetry.Attrs
-	for _, t := range tags {
-		if v, ok := as.Get(t.key); ok {
-			out = append(out, telemetry.Attr{Key: t.key, Value: v})
+// appendStats appends what a query cost.
+func appendStats(dst []byte, s traceql.Stats) []byte {
+	for _, f := range []struct {
+		name  string
+		n     int64
+		quote bool // 64 bits are text in protobuf's JSON
+	}{
+		{`{"inspectedTraces":`, s.Traces, false},
+		{`,"inspectedSpans":`, s.Spans, true},
+		{`,"inspectedBytes":`, s.Bytes, true},
+		{`,"totalBlocks":`, s.Blocks, false},
+	} {
+		dst = append(dst, f.name...)
+		if f.quote {
+			dst = append(dst, '"')
+		}
+		dst = strconv.AppendInt(dst, f.n, 10)
+		if f.quote {
+			dst = append(dst, '"')
 		}
 	}
-	return out
+	return append(dst, `,"completedJobs":1,"totalJobs":1}`...)
 }
 
-func appendSearch(dst []byte, q *request, rows []*row, inspected int) []byte {
-	dst = append(dst, `{"traces":[`...)
-	for i, t := range rows {
+func appendTrace(dst []byte, t *traceql.Trace, sets bool) []byte {
+	dst = telemetry.AppendJSONString(append(dst, `{"traceID":`...), t.ID.String())
+	dst = telemetry.AppendJSONString(append(dst, `,"rootServiceName":`...), t.RootService)
+	dst = telemetry.AppendJSONString(append(dst, `,"rootTraceName":`...), t.RootName)
+	dst = strconv.AppendInt(append(dst, `,"startTimeUnixNano":"`...), t.Start, 10)
+	dst = strconv.AppendInt(append(dst, `","durationMs":`...), t.Duration/int64(time.Millisecond), 10)
+	if sets && len(t.Sets) > 0 {
+		first := appendSet(nil, &t.Sets[0])
+		dst = append(append(append(dst, `,"spanSet":`...), first...), `,"spanSets":[`...)
+		dst = append(dst, first...)
+		for i := range t.Sets[1:] {
+			dst = appendSet(append(dst, ','), &t.Sets[i+1])
+		}
+		dst = append(dst, ']')
+	}
+	dst = append(dst, `,"serviceStats":{`...)
+	for i, s := range t.Services {
 		if i > 0 {
 			dst = append(dst, ',')
 		}
-		dst = append(dst, `{"traceID":"`...)
-		dst = append(dst, t.id.String()...)
-		dst = append(dst, `","rootServiceName":`...)
-		dst = telemetry.AppendJSONString(dst, t.service)
-		dst = append(dst, `,"rootTraceName":`...)
-		dst = telemetry.AppendJSONString(dst, t.name)
-		dst = append(dst, `,"startTimeUnixNano":"`...)
-		dst = strconv.AppendInt(dst, t.start, 10)
-		dst = append(dst, `","durationMs":`...)
-		dst = strconv.AppendInt(dst, (t.end-t.start)/1e6, 10)
-		if q.spans > 0 {
-			set := appendSpanSet(nil, t)
-			dst = append(append(dst, `,"spanSet":`...), set...)
-			dst = append(append(dst, `,"spanSets":[`...), set...)
-			dst = append(dst, ']')
-		}
+		dst = telemetry.AppendJSONString(dst, s.Service)
+		dst = strconv.AppendInt(append(dst, `:{"spanCount":`...), int64(s.Spans), 10)
+		dst = strconv.AppendInt(append(dst, `,"errorCount":`...), int64(s.Errors), 10)
 		dst = append(dst, '}')
 	}
-	dst = append(dst, `],"metrics":{"inspectedTraces":`...)
-	dst = strconv.AppendInt(dst, int64(inspected), 10)
-	return append(dst, `,"totalBlocks":1,"completedJobs":1,"totalJobs":1}}`...)
+	return append(dst, "}}"...)
 }
 
-func appendSpanSet(dst []byte, t *row) []byte {
+func appendSet(dst []byte, set *traceql.SpanSet) []byte {
 	dst = append(dst, `{"spans":[`...)
-	for i := range t.spans {
-		s := &t.spans[i]
+	for i := range set.Spans {
+		s := &set.Spans[i]
 		if i > 0 {
 			dst = append(dst, ',')
 		}
-		dst = append(dst, `{"spanID":"`...)
-		dst = append(dst, s.SpanID.String()...)
-		dst = append(dst, `","name":`...)
-		dst = telemetry.AppendJSONString(dst, s.Name)
-		dst = append(dst, `,"startTimeUnixNano":"`...)
-		dst = strconv.AppendInt(dst, s.Start, 10)
-		dst = append(dst, `","durationNanos":"`...)
-		dst = strconv.AppendInt(dst, s.Duration(), 10)
-		dst = append(dst, `","attributes":[`...)
-		for j, at := range s.Attrs {
-			if j > 0 {
-				dst = append(dst, ',')
-			}
-			dst = append(dst, `{"key":`...)
-			dst = telemetry.AppendJSONString(dst, at.Key)
-			dst = append(dst, `,"value":`...)
-			dst = append(appendAnyValue(dst, at.Value), '}')
-		}
-		dst = append(dst, "]}"...)
+		dst = telemetry.AppendJSONString(append(dst, `{"spanID":`...), s.ID.String())
+		dst = telemetry.AppendJSONString(append(dst, `,"name":`...), s.Name)
+		dst = strconv.AppendInt(append(dst, `,"startTimeUnixNano":"`...), s.Start, 10)
+		dst = strconv.AppendInt(append(dst, `","durationNanos":"`...), s.Duration, 10)
+		dst = append(appendAttrs(append(dst, `","attributes":`...), s.Attrs), '}')
 	}
-	dst = append(dst, `],"matched":`...)
-	return append(strconv.AppendInt(dst, int64(t.matched), 10), '}')
-}
-
-// appendAnyValue appends a value as OTLP's JSON does; lists and maps as their text.
-func appendAnyValue(dst []byte, v telemetry.Value) []byte {
-	switch v.Kind() {
-	case telemetry.KindBool:
-		dst = strconv.AppendBool(append(dst, `{"boolValue":`...), v.Bool())
-	case telemetry.KindInt:
-		dst = strconv.AppendInt(append(dst, `{"intValue":"`...), v.Int(), 10)
-		dst = append(dst, '"')
-	case telemetry.KindDouble:
-		dst = v.AppendJSON(append(dst, `{"doubleValue":`...))
-	default:
-		dst = telemetry.AppendJSONString(append(dst, `{"stringValue":`...), v.Text())
+	dst = strconv.AppendInt(append(dst, `],"matched":`...), int64(set.Matched), 10)
+	if len(set.Attrs) > 0 {
+		dst = appendAttrs(append(dst, `,"attributes":`...), set.Attrs)
 	}
 	return append(dst, '}')
+}
+
+func appendAttrs(dst []byte, as []traceql.Attr) []byte {
+	dst = append(dst, '[')
+	for i := range as {
+		if i > 0 {
+			dst = append(dst, ',')
+		}
+		dst = telemetry.AppendJSONString(append(dst, `{"key":`...), as[i].Key)
+		dst = append(otlp.AppendValueJSON(append(dst, `,"value":`...), sentAs(as[i].Value)), '}')
+	}
+	return append(dst, ']')
+}
+
+// sentAs returns a value as Tempo sends it: what OTLP has no type for as text.
+func sentAs(v traceql.Value) telemetry.Value {
+	switch v.Type {
+	case syntax.TypeNil, syntax.TypeStatus, syntax.TypeKind, syntax.TypeDuration:
+		return telemetry.String(v.Text())
+	default:
+		return v.Value
+	}
 }

@@ -1,200 +1,133 @@
 package tempo
 
 import (
-	"bytes"
+	"encoding/base64"
 	"encoding/binary"
-	"fmt"
-	"net/http"
-
-	"go.opentelemetry.io/collector/pdata/pcommon"
-	"go.opentelemetry.io/collector/pdata/ptrace"
+	"math"
 
 	"github.com/braidobs/braid/internal/httpapi"
 	"github.com/braidobs/braid/internal/telemetry"
+	"github.com/braidobs/braid/internal/wire"
+	"github.com/braidobs/braid/query/api/otlp"
 	"github.com/braidobs/braid/storage"
 )
 
 // traceV1 answers with the trace itself; its list of resource spans is called batches.
-func (a *API) traceV1(r *http.Request, p params) (answer, error) {
-	td, err := a.trace(r, p)
+func (a *API) traceV1(c *call) (answer, error) {
+	t, _, err := a.trace(c)
 	if err != nil {
 		return answer{}, err
 	}
-	if wantsProto(r) {
-		b, err := new(ptrace.ProtoMarshaler).MarshalTraces(td)
-		return answer{typeProto, b}, err
+	if !t.JSON {
+		return answer{typeProto, t.Append(nil)}, nil
 	}
-	b, err := new(ptrace.JSONMarshaler).MarshalTraces(td)
-	rest, ok := bytes.CutPrefix(b, []byte(`{"resourceSpans":`))
-	if err == nil && !ok {
-		err = fmt.Errorf("pdata writes traces as %.20q", b)
-	}
-	return answer{typeJSON, append([]byte(`{"batches":`), rest...)}, err
+	return answer{typeJSON, append(t.AppendList([]byte(`{"batches":`)), '}')}, nil
 }
 
-// traceV2 answers with a message that holds the trace. The protobuf form of a trace is that of OTLP's TracesData.
-func (a *API) traceV2(r *http.Request, p params) (answer, error) {
-	td, err := a.trace(r, p)
+// traceV2 answers with a message that holds the trace, and where its next page begins.
+func (a *API) traceV2(c *call) (answer, error) {
+	t, next, err := a.trace(c)
 	if err != nil {
 		return answer{}, err
 	}
-	if wantsProto(r) {
-		b, err := new(ptrace.ProtoMarshaler).MarshalTraces(td)
-		out := binary.AppendUvarint([]byte{1<<3 | 2}, uint64(len(b))) // field 1, with its length
-		return answer{typeProto, append(out, b...)}, err
+	if !t.JSON { // the protobuf form of a trace is that of OTLP's TracesData
+		body := wire.AppendMessage(nil, 1, t.Append)
+		if next != nil {
+			body = wire.AppendText(wire.AppendNumber(body, 3, 1), 4, "the trace goes on at cursor="+next.String())
+		}
+		return answer{typeProto, body}, nil
 	}
-	b, err := new(ptrace.JSONMarshaler).MarshalTraces(td)
-	out := append([]byte(`{"trace":`), b...)
-	return answer{typeJSON, append(out, '}')}, err
+	body := t.Append([]byte(`{"trace":`))
+	if next != nil {
+		body = telemetry.AppendJSONString(append(body, `,"status":"PARTIAL","cursor":`...), next.String())
+	}
+	return answer{typeJSON, append(body, '}')}, nil
 }
 
-// trace reads the trace that the request names.
-func (a *API) trace(r *http.Request, p params) (ptrace.Traces, error) {
-	td := ptrace.NewTraces()
-	id, err := telemetry.ParseTraceID(r.PathValue("id"))
-	if err != nil {
-		return td, httpapi.BadDataf("%w", err)
+// place is where a page of a trace begins: behind some of the spans that start at a time.
+type place struct {
+	start int64
+	skip  uint64
+}
+
+// String returns the place as the parameter cursor has it.
+func (p *place) String() string {
+	b := binary.AppendUvarint(binary.BigEndian.AppendUint64(nil, uint64(p.start)), p.skip)
+	return base64.RawURLEncoding.EncodeToString(b)
+}
+
+func parsePlace(s string) (*place, error) {
+	b, err := base64.RawURLEncoding.DecodeString(s)
+	if err == nil && len(b) > 8 {
+		if skip, n := binary.Uvarint(b[8:]); n == len(b)-8 && skip < math.MaxInt32 {
+			return &place{int64(binary.BigEndian.Uint64(b)), skip}, nil
+		}
 	}
-	start, end, err := p.timeRange()
+	return nil, httpapi.BadDataf("invalid cursor %q: want what the answer before said", s)
+}
+
+// trace reads the trace that the request names, or a page of it: spans by start, with where the next page begins.
+func (a *API) trace(c *call) (*otlp.Traces, *place, error) {
+	id, err := telemetry.ParseTraceID(c.r.PathValue("id"))
 	if err != nil {
-		return td, err
+		return nil, nil, httpapi.BadDataf("%w", err)
 	}
-	ctx := r.Context()
-	v, err := a.Reader.View(ctx, 0)
+	start, end, err := c.params.timeRange()
 	if err != nil {
-		return td, err
+		return nil, nil, err
 	}
-	defer func() { _ = v.Close() }()
-	enc := newEncoder(td)
-	n := 0
-	for b, err := range v.Spans(ctx, storage.SpanQuery{
-		Tenant: httpapi.TenantFrom(ctx), Start: before(start, around), End: after(end, around),
-		Where: storage.TraceIn{id}, Columns: storage.SpanAll, Order: storage.OldestFirst, Limit: a.Config.MaxSpans + 1,
-	}) {
+	page, err := c.params.number("limit", 0, 1, a.Config.MaxSpans)
+	if err != nil {
+		return nil, nil, err
+	}
+	q := storage.SpanQuery{
+		Tenant: c.tenant, Start: before(start, around), End: after(end, around), Where: storage.TraceIn{id}, Columns: storage.SpanAll,
+	}
+	if start == 0 {
+		q.Start = math.MinInt64
+	}
+	from := place{start: math.MinInt64}
+	if s := c.params.get("cursor"); s != "" {
+		p, err := parsePlace(s)
 		if err != nil {
-			return td, err
+			return nil, nil, err
+		}
+		from = *p
+		q.Start = max(q.Start, from.start)
+	}
+	if page > 0 {
+		q.Order, q.Limit = storage.OldestFirst, page+int(from.skip)+1
+	}
+	t := &otlp.Traces{JSON: !wantsProto(c.r)}
+	var next *place
+	last := from
+	for b, err := range c.view.Spans(c.ctx, q) {
+		if err != nil {
+			return nil, nil, err
 		}
 		for i := range b.Len() {
-			if n++; n > a.Config.MaxSpans {
-				return td, httpapi.Errorf(httpapi.QueryLimit,
-					"trace %s has more spans than tempo.max_spans (%d): search for some of them with tags, or raise the limit", id, a.Config.MaxSpans)
+			if b.Start[i] == from.start && from.skip > 0 {
+				from.skip--
+				continue
 			}
+			if page > 0 && t.Len() == page {
+				next = &place{last.start, last.skip}
+				break
+			}
+			if t.Len() >= a.Config.MaxSpans {
+				return nil, nil, httpapi.Errorf(httpapi.QueryLimit,
+					"trace %s has more spans than tempo.max_spans (%d): read it in pages with limit=, search for some of its spans, or raise the limit", id, a.Config.MaxSpans)
+			}
+			if b.Start[i] != last.start {
+				last = place{start: b.Start[i]}
+			}
+			last.skip++
 			s := b.Span(i)
-			enc.add(b.ResourceOf(i), &s)
+			t.Add(b.ResourceOf(i), &s)
 		}
 	}
-	if n == 0 {
-		return td, httpapi.NotFoundf("trace %s not found", id)
+	if t.Len() == 0 {
+		return nil, nil, httpapi.NotFoundf("trace %s not found", id)
 	}
-	return td, nil
-}
-
-// encoder sorts spans into resources and scopes.
-type encoder struct {
-	td        ptrace.Traces
-	resources map[telemetry.ResourceID]*resourceSpans
-}
-
-type resourceSpans struct {
-	ptrace.ResourceSpans
-	scopes map[string]ptrace.ScopeSpans // by their canonical form
-}
-
-func newEncoder(td ptrace.Traces) *encoder {
-	return &encoder{td: td, resources: make(map[telemetry.ResourceID]*resourceSpans)}
-}
-
-func (e *encoder) add(res *telemetry.Resource, s *telemetry.Span) {
-	var id telemetry.ResourceID
-	if res != nil {
-		id = res.ID
-	}
-	rs := e.resources[id]
-	if rs == nil {
-		rs = &resourceSpans{e.td.ResourceSpans().AppendEmpty(), make(map[string]ptrace.ScopeSpans)}
-		e.resources[id] = rs
-		if res != nil {
-			rs.SetSchemaUrl(res.SchemaURL)
-			rs.Resource().SetDroppedAttributesCount(res.Dropped)
-			setAttrs(rs.Resource().Attributes(), res.Attrs)
-		}
-	}
-	key := string(telemetry.AppendScope(nil, s.Scope))
-	ss, ok := rs.scopes[key]
-	if !ok {
-		ss = rs.ScopeSpans().AppendEmpty()
-		rs.scopes[key] = ss
-		if sc := s.Scope; sc != nil {
-			ss.SetSchemaUrl(sc.SchemaURL)
-			ss.Scope().SetName(sc.Name)
-			ss.Scope().SetVersion(sc.Version)
-			ss.Scope().SetDroppedAttributesCount(sc.Dropped)
-			setAttrs(ss.Scope().Attributes(), sc.Attrs)
-		}
-	}
-	setSpan(ss.Spans().AppendEmpty(), s)
-}
-
-func setSpan(out ptrace.Span, s *telemetry.Span) {
-	out.SetTraceID(pcommon.TraceID(s.TraceID))
-	out.SetSpanID(pcommon.SpanID(s.SpanID))
-	out.SetParentSpanID(pcommon.SpanID(s.ParentID))
-	out.TraceState().FromRaw(s.State)
-	out.SetFlags(s.Flags)
-	out.SetName(s.Name)
-	out.SetKind(ptrace.SpanKind(s.Kind))
-	out.SetStartTimestamp(pcommon.Timestamp(s.Start))
-	out.SetEndTimestamp(pcommon.Timestamp(s.End))
-	out.Status().SetCode(ptrace.StatusCode(s.Status))
-	out.Status().SetMessage(s.StatusMessage)
-	out.SetDroppedAttributesCount(s.DroppedAttrs)
-	out.SetDroppedEventsCount(s.DroppedEvents)
-	out.SetDroppedLinksCount(s.DroppedLinks)
-	setAttrs(out.Attributes(), s.Attrs)
-	for i := range s.Events {
-		e := out.Events().AppendEmpty()
-		e.SetTimestamp(pcommon.Timestamp(s.Events[i].Time))
-		e.SetName(s.Events[i].Name)
-		e.SetDroppedAttributesCount(s.Events[i].Dropped)
-		setAttrs(e.Attributes(), s.Events[i].Attrs)
-	}
-	for i := range s.Links {
-		l := out.Links().AppendEmpty()
-		l.SetTraceID(pcommon.TraceID(s.Links[i].TraceID))
-		l.SetSpanID(pcommon.SpanID(s.Links[i].SpanID))
-		l.TraceState().FromRaw(s.Links[i].State)
-		l.SetFlags(s.Links[i].Flags)
-		l.SetDroppedAttributesCount(s.Links[i].Dropped)
-		setAttrs(l.Attributes(), s.Links[i].Attrs)
-	}
-}
-
-func setAttrs(m pcommon.Map, as telemetry.Attrs) {
-	m.EnsureCapacity(len(as))
-	for i := range as {
-		setValue(m.PutEmpty(as[i].Key), as[i].Value)
-	}
-}
-
-func setValue(out pcommon.Value, v telemetry.Value) {
-	switch v.Kind() {
-	case telemetry.KindString:
-		out.SetStr(v.Str())
-	case telemetry.KindBool:
-		out.SetBool(v.Bool())
-	case telemetry.KindInt:
-		out.SetInt(v.Int())
-	case telemetry.KindDouble:
-		out.SetDouble(v.Double())
-	case telemetry.KindBytes:
-		out.SetEmptyBytes().FromRaw([]byte(v.Str()))
-	case telemetry.KindArray:
-		list := out.SetEmptySlice()
-		for _, e := range v.Array() {
-			setValue(list.AppendEmpty(), e)
-		}
-	case telemetry.KindMap:
-		setAttrs(out.SetEmptyMap(), v.Map())
-	case telemetry.KindEmpty:
-	}
+	return t, next, nil
 }
