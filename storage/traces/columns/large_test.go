@@ -45,11 +45,11 @@ func TestLargeTraces(t *testing.T) {
 	}{
 		{"several pages", columns.Layout{PageRows: 100, SegmentRows: 4000, FullRows: 1000}, large(1000, plain), 1},
 		{"more pages than a trace may have", columns.Layout{PageRows: 10, SegmentRows: 10000, FullRows: 1000}, large(1500, plain), 6},
-		{"large attributes", columns.DefaultLayout(), large(150, func(i int, s *telemetry.Span) {
+		{"large attributes", columns.DefaultLayout(), large(120, func(i int, s *telemetry.Span) {
 			s.Attrs = telemetry.Attrs{text("large", strings.Repeat(string(rune('a'+i%20)), 64<<10-i))}
 		}), 1},
 		{"many events", columns.DefaultLayout(), large(30, func(_ int, s *telemetry.Span) {
-			for k := range 3000 {
+			for k := range 1000 {
 				s.Events = append(s.Events, telemetry.Event{Time: int64(k), Name: "tick", Attrs: telemetry.Attrs{num("k", int64(k%100))}})
 			}
 		}), 1},
