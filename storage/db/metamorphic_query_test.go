@@ -27,10 +27,12 @@ func (w *twin) ask(t *testing.T) {
 	want, err := w.oracle.View(t.Context(), 0)
 	require.NoError(t, err)
 	defer func() { require.NoError(t, want.Close()) }()
-	for range 4 {
+	for i := range 4 {
 		w.askLogs(t, want, got)
 		w.askSpans(t, want, got)
-		w.askTraces(t, want, got)
+		if i%2 == 0 { // it reads all that there is
+			w.askTraces(t, want, got)
+		}
 		w.askSeries(t, want, got)
 		w.askEntities(t, got)
 	}
