@@ -2,6 +2,7 @@ package traceql
 
 import (
 	"bytes"
+	"cmp"
 	"math"
 	"math/bits"
 	"slices"
@@ -253,13 +254,13 @@ func upper(bucket int) float64 {
 	return math.Ldexp(1, bucket)
 }
 
-// mark keeps of each point the exemplar with the smallest trace ID.
+// mark keeps of each point the exemplar with the smallest trace ID, of one trace the first: in whatever order they come.
 func (s *accumulated) mark(n int, m mark) {
 	if s.marks == nil {
 		s.marks = make([]mark, n)
 	}
 	at := &s.marks[m.point]
-	if at.Trace.IsZero() || bytes.Compare(m.Trace[:], at.Trace[:]) < 0 {
+	if at.Trace.IsZero() || cmp.Or(bytes.Compare(m.Trace[:], at.Trace[:]), cmp.Compare(m.Time, at.Time), cmp.Compare(m.Value, at.Value)) < 0 {
 		*at = m
 	}
 }
