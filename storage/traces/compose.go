@@ -70,12 +70,16 @@ func newComposer(blocks []storage.TraceBlock, rest int64) *composer {
 	return c
 }
 
-// add adds a trace that lies whole in block 0, as it is.
-func (c *composer) add(id telemetry.TraceID, from, to int32, parents []int32) {
+// add adds a trace that lies whole in one place, as it is; parents are those of the block.
+func (c *composer) add(id telemetry.TraceID, at place, parents []int32) {
 	o := c.out
-	shift := int32(len(o.row)) - from
-	for i := from; i < to; i++ {
+	c.several()
+	shift := int32(len(o.row)) - at.from
+	for i := at.from; i < at.to; i++ {
 		o.row = append(o.row, i)
+		if o.of != nil {
+			o.of = append(o.of, int32(at.block))
+		}
 		p := parents[i]
 		if p >= 0 {
 			p += shift
@@ -85,11 +89,15 @@ func (c *composer) add(id telemetry.TraceID, from, to int32, parents []int32) {
 	c.put(id)
 }
 
+// several makes the column that tells the block of each row, if there are several.
+func (c *composer) several() {
+	if o := c.out; len(o.blocks) > 1 && o.of == nil {
+		o.of = make([]int32, len(o.row))
+	}
+}
+
 func (c *composer) put(id telemetry.TraceID) {
 	o := c.out
-	for o.of != nil && len(o.of) < len(o.row) {
-		o.of = append(o.of, 0)
-	}
 	o.first = append(o.first, int32(len(o.row)))
 	o.ids = append(o.ids, id)
 }
@@ -131,9 +139,7 @@ func (c *composer) join(id telemetry.TraceID, places []place) (block int, err er
 		c.rows = append(c.rows, storage.SpanRow{Span: &c.spans[i]})
 	}
 	base := int32(len(o.row))
-	if len(o.blocks) > 1 && o.of == nil {
-		o.of = make([]int32, len(o.row), len(o.row)+n)
-	}
+	c.several()
 	for i, p := range c.settler.Settle(c.rows) {
 		if p >= 0 {
 			p += base

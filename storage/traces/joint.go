@@ -200,6 +200,17 @@ again:
 		if inHead[i].from < inHead[i].to {
 			places = append(places, inHead[i])
 		}
+		if len(places) == 1 && places[0].some == nil && inHead[i].from == inHead[i].to { // its tree is there
+			parents, err := blocks[places[0].block].Parents()
+			if err == nil {
+				c.add(js[i].id, places[0], parents)
+				continue
+			}
+			if err = r.lost(owners[places[0].block], err); err != nil {
+				return nil, err
+			}
+			goto again
+		}
 		if n, err := c.join(js[i].id, places); err != nil {
 			if err = r.lost(owners[n], err); err != nil { // a block in memory has none
 				return nil, err

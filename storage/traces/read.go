@@ -118,6 +118,9 @@ func (r *reader) run(ctx context.Context, sources []Source) error {
 	if err != nil {
 		return err
 	}
+	if ids, ok := storage.TracesOf(storage.And(r.Need)); ok && !r.Fragments {
+		return r.byID(ctx, ids)
+	}
 	order := slices.Clone(r.units)
 	if r.Order == storage.NewestFirst {
 		slices.SortStableFunc(order, func(a, b *unit) int { return cmp.Compare(b.info.LastFirst, a.info.LastFirst) })
@@ -155,6 +158,66 @@ func (r *reader) run(ctx context.Context, sources []Source) error {
 		}
 		if err := r.drain(ctx); err != nil {
 			return err
+		}
+	}
+	return nil
+}
+
+// byID reads traces by their IDs: it looks for them in each unit instead of learning where all traces are.
+func (r *reader) byID(ctx context.Context, ids []telemetry.TraceID) error {
+	at := make(map[telemetry.TraceID][]fragment, len(ids))
+	for _, id := range ids {
+		if !id.IsZero() { // which is none
+			at[id] = nil
+		}
+	}
+	for _, u := range r.units {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if err := r.find(ctx, u, at); err != nil {
+			if err = r.lost(u, err); err != nil {
+				return err
+			}
+		}
+	}
+	all := make([]joint, 0, len(at))
+	for id, at := range at {
+		j := joint{id: id, at: at}
+		for _, h := range r.heads {
+			if tr, ok := h.trace(id); ok {
+				j.heads = append(j.heads, tr)
+			}
+		}
+		all = append(all, j)
+	}
+	r.ahead = math.MinInt64
+	if err := r.join(all, 1); err != nil {
+		return err
+	}
+	return r.drain(ctx)
+}
+
+// find adds the places in a unit of the traces that at has.
+func (r *reader) find(ctx context.Context, u *unit, at map[telemetry.TraceID][]fragment) error {
+	if u.isLegacy() {
+		return r.ids(ctx, u, func(id *telemetry.TraceID, f fragment) {
+			if fs, ok := at[*id]; ok {
+				at[*id] = append(fs, f)
+			}
+		})
+	}
+	g, err := u.open()
+	if err != nil {
+		return err
+	}
+	for id, fs := range at {
+		block, trace, err := g.Find(id)
+		if err != nil {
+			return err
+		}
+		if block >= 0 {
+			at[id] = append(fs, fragment{int32(u.n), int32(block), int32(trace)})
 		}
 	}
 	return nil
@@ -360,7 +423,7 @@ func (r *reader) blockOf(u *unit, i int) (storage.TraceBlock, error) {
 				continue
 			}
 		}
-		c.add(id, p.from, p.to, parents)
+		c.add(id, p, parents)
 	}
 	return c.out, nil
 }

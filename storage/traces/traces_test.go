@@ -147,6 +147,16 @@ func checkTraces(t *rapid.T, srcs []traces.Source, rows []storage.SpanRow, masks
 	}
 	require.Equal(t, want, got)
 
+	ids := []telemetry.TraceID{drawSpan(t).TraceID, drawSpan(t).TraceID}
+	q.Need = []storage.Predicate{storage.TraceIn(ids)}
+	wanted := make(map[telemetry.TraceID][]string)
+	for _, id := range ids {
+		if !id.IsZero() && want[id] != nil {
+			wanted[id] = want[id]
+		}
+	}
+	require.Equal(t, wanted, spansOf(t, srcs, q, traces.NewShared(0)), "by ID")
+
 	name := rapid.SampledFrom([]string{"a", "b", "c"}).Draw(t, "asked for")
 	q.Need = []storage.Predicate{
 		storage.ValueMatch{Key: storage.Field(storage.SpanName), Equal: []telemetry.Value{telemetry.String(name)}, Accept: func(v telemetry.Value) bool { return v == telemetry.String(name) }},
@@ -332,6 +342,11 @@ func TestTracesByID(t *testing.T) {
 	require.Equal(t, want, b.Len())
 	require.Equal(t, int64(want), scan.Cost.Rows, "no rows but its own")
 	require.LessOrEqual(t, scan.Cost.Blocks, int64(3))
+
+	q := all()
+	q.Need = []storage.Predicate{storage.TraceIn{id}}
+	require.Len(t, spansOf(t, sources(files...), q, traces.NewShared(0))[id], want)
+	require.LessOrEqual(t, q.Cost.Bytes, int64(100_000), "the other traces are not looked at")
 
 	scan.Cost = &storage.ReadStats{}
 	scan.Where = storage.TraceIn{{1, 2, 3}}
