@@ -144,11 +144,10 @@ func (a *API) query(ctx context.Context, l query.Language, text string, f func(c
 	limited, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	v, err := a.Reader.View(limited, 0)
-	if err != nil {
-		return err
+	if err == nil {
+		defer func() { _ = v.Close() }()
+		err = f(&call{ctx: limited, view: v, tenant: tenant})
 	}
-	defer func() { _ = v.Close() }()
-	err = f(&call{ctx: limited, view: v, tenant: tenant})
 	if err != nil && limited.Err() != nil && ctx.Err() == nil {
 		return httpapi.Errorf(httpapi.Timeout, "the query took longer than %s, which is the limit: narrow its time range", timeout)
 	}

@@ -1,6 +1,7 @@
 package tempo_test
 
 import (
+	"cmp"
 	"context"
 	"encoding/hex"
 	"encoding/json"
@@ -206,6 +207,16 @@ type found struct {
 		SpanSets []any
 	}
 	Metrics struct{ InspectedTraces int }
+	// Complete and Cursor say whether there is more, and where.
+	Complete bool
+	Cursor   string
+}
+
+func (f *found) ids() (out []string) {
+	for _, tr := range f.Traces {
+		out = append(out, tr.TraceID)
+	}
+	return out
 }
 
 func search(t *testing.T, h http.Handler, params string) found {
@@ -240,6 +251,17 @@ func TestSearch(t *testing.T) {
 		{"max", "maxDuration=1s", []byte{3, 1}},
 		{"both", "minDuration=900ms&maxDuration=2s&tags=name%3Ddb", []byte{1}},
 		{"nothing", "tags=name%3Dnothing", nil},
+		{"number as text", "tags=http.code%3D0500", nil},
+		{"unknown status", "tags=status%3Dbad", nil},
+		{"TraceQL", "q=" + url.QueryEscape(`{ resource.service.name = "db" && span.http.code >= 500 }`), []byte{2}},
+		{"structure", "q=" + url.QueryEscape(`{ resource.service.name = "web" } > { status = error }`), []byte{2}},
+		{"pipeline", "q=" + url.QueryEscape(`{ } | count() > 1`), []byte{2, 1}},
+		{"tags are not looked at beside TraceQL", "q=%7B%7D&tags=nonsense", []byte{3, 2, 1}},
+		{"under way in the range", "start=11&end=12", []byte{1}},
+		{"nanoseconds", "start=19000000000&end=21000000000", []byte{2}},
+		{"fractions of a second", "start=25.5&end=30.5", []byte{3}},
+		{"RFC 3339", "start=1970-01-01T00:00:26Z&end=1970-01-01T00:00:40.5Z", []byte{3}},
+		{"no end", "start=26&end=0", []byte{3}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -261,8 +283,9 @@ func TestSearchAnswer(t *testing.T) {
 	require.JSONEq(t, `{"traces":[
 		{"traceID":"00000000000000000000000000000002","rootServiceName":"web","rootTraceName":"GET /cart","startTimeUnixNano":"20000000000","durationMs":5000,
 		 "spanSet":{"spans":[{"spanID":"0000000000000001","name":"GET /cart","startTimeUnixNano":"20000000000","durationNanos":"5000000000","attributes":[{"key":"http.code","value":{"intValue":"500"}}]}],"matched":2},
-		 "spanSets":[{"spans":[{"spanID":"0000000000000001","name":"GET /cart","startTimeUnixNano":"20000000000","durationNanos":"5000000000","attributes":[{"key":"http.code","value":{"intValue":"500"}}]}],"matched":2}]}],
-		"metrics":{"inspectedTraces":1,"totalBlocks":1,"completedJobs":1,"totalJobs":1}}`,
+		 "spanSets":[{"spans":[{"spanID":"0000000000000001","name":"GET /cart","startTimeUnixNano":"20000000000","durationNanos":"5000000000","attributes":[{"key":"http.code","value":{"intValue":"500"}}]}],"matched":2}],
+		 "serviceStats":{"db":{"spanCount":1,"errorCount":1},"web":{"spanCount":1,"errorCount":0}}}],
+		"metrics":{"inspectedTraces":3,"inspectedSpans":"5","inspectedBytes":"0","totalBlocks":1,"completedJobs":1,"totalJobs":1},"complete":true}`,
 		get(t.Context(), h, "/api/search?tags=http.code%3D500&spss=1").Body.String())
 	late := search(t, h, "tags=name%3Dlate").Traces[0]
 	require.Equal(t, "<root span not yet received>", late.RootServiceName)
@@ -274,7 +297,10 @@ func TestSearchAnswer(t *testing.T) {
 func TestSearchAgainstScan(t *testing.T) {
 	g := testkit.NewGen(11, testkit.Options{Signals: []storage.Signal{storage.Traces}, Tenants: []telemetry.Tenant{tenant}, Step: 50 * time.Millisecond})
 	s := testkit.NewStore("c")
-	type trace struct{ start, end, match int64 }
+	type trace struct {
+		start, end int64
+		match      bool
+	}
 	all := make(map[string]*trace)
 	for range 100 {
 		req := g.Request(40)
@@ -283,53 +309,66 @@ func TestSearchAgainstScan(t *testing.T) {
 				sp := &b.Spans[i]
 				tr := all[sp.TraceID.String()]
 				if tr == nil {
-					tr = &trace{start: sp.Start, end: sp.End, match: -1}
+					tr = &trace{start: sp.Start, end: sp.End}
 					all[sp.TraceID.String()] = tr
 				}
 				tr.start, tr.end = min(tr.start, sp.Start), max(tr.end, sp.End)
-				if sp.Status == telemetry.StatusError {
-					tr.match = max(tr.match, sp.Start)
-				}
+				tr.match = tr.match || sp.Status == telemetry.StatusError
 			}
 		}
 		_, _, err := s.Write(t.Context(), req)
 		require.NoError(t, err)
 	}
 	h := handler(s, tempo.DefaultConfig())
-	for _, limit := range []int{1, 7, 100, 900} {
-		var want []string
-		for tid, tr := range all {
-			if tr.match >= 0 && tr.end-tr.start >= int64(time.Second) && tr.end-tr.start <= int64(2*time.Second) {
-				want = append(want, tid)
-			}
+	var want []string
+	for tid, tr := range all {
+		if tr.match && tr.end-tr.start >= int64(time.Second) && tr.end-tr.start <= int64(2*time.Second) {
+			want = append(want, tid)
 		}
-		total := len(want)
-		slices.SortFunc(want, func(a, b string) int { return int(all[b].match - all[a].match) })
-		want = want[:min(limit, total)]
-		slices.SortFunc(want, func(a, b string) int {
-			if d := all[b].start - all[a].start; d != 0 {
-				return int(d)
-			}
-			return strings.Compare(a, b)
-		})
-		var got []string
-		for _, tr := range search(t, h, fmt.Sprintf("tags=status%%3Derror&minDuration=1s&maxDuration=2s&limit=%d", limit)).Traces {
-			got = append(got, tr.TraceID)
+	}
+	slices.SortFunc(want, func(a, b string) int {
+		return cmp.Or(cmp.Compare(all[b].start, all[a].start), strings.Compare(a, b))
+	})
+	require.Greater(t, len(want), 100)
+	for _, params := range []string{
+		"tags=status%3Derror&minDuration=1s&maxDuration=2s",
+		"q=" + url.QueryEscape("{ status = error && traceDuration >= 1s && traceDuration <= 2s }"),
+	} {
+		for _, limit := range []int{1, 7, 100, 900} {
+			f := search(t, h, fmt.Sprintf("%s&limit=%d", params, limit))
+			require.Equal(t, want[:min(limit, len(want))], f.ids(), "limit %d of %d", limit, len(want))
+			require.Equal(t, limit >= len(want), f.Complete)
+			require.Equal(t, f.Complete, f.Cursor == "")
 		}
-		require.Equal(t, want, got, "limit %d of %d", limit, total)
+		for _, limit := range []int{29, 64} { // every trace once, in the same order
+			var got []string
+			for cursor := ""; ; {
+				f := search(t, h, fmt.Sprintf("%s&limit=%d&cursor=%s", params, limit, cursor))
+				got = append(got, f.ids()...)
+				if cursor = f.Cursor; f.Complete {
+					break
+				}
+				require.Len(t, f.Traces, limit)
+			}
+			require.Equal(t, want, got)
+		}
 	}
 }
 
 func TestSearchErrors(t *testing.T) {
 	h := handler(store(t), tempo.DefaultConfig())
 	for params, text := range map[string]string{
-		"q=%7Bname%3D%22a%22%7D":        "TraceQL is not supported yet",
+		"q=%7B%20name%20%3D%20":         "parse error at line 1, col 10",
+		"q=%7B%7D%20%7C%20rate()":       "the query is for numbers",
+		"q=%7Bduration%3D%22a%22%7D":    "invalid query at line 1, col 10: the operator = is not defined",
+		"cursor=x":                      `invalid cursor "x"`,
 		"limit=0":                       `invalid limit "0"`,
 		"limit=x":                       `invalid limit "x"`,
 		"limit=1001":                    "tempo.max_traces (1000)",
 		"spss=-1":                       `invalid spss "-1"`,
 		"start=-1":                      `invalid start "-1"`,
-		"end=1.5":                       `invalid end "1.5"`,
+		"end=soon":                      `invalid end "soon"`,
+		"end=NaN":                       `invalid end "NaN"`,
 		"start=5&end=4":                 "invalid end",
 		"minDuration=5":                 `invalid minDuration "5"`,
 		"maxDuration=-5s":               `invalid maxDuration "-5s"`,
@@ -346,15 +385,6 @@ func TestSearchErrors(t *testing.T) {
 	}
 }
 
-func TestTags(t *testing.T) {
-	h := handler(store(t), tempo.DefaultConfig())
-	require.JSONEq(t, `{"tagNames":["http.code","kind","name","service.name","status","user","zone"]}`, get(t.Context(), h, "/api/search/tags").Body.String())
-	require.JSONEq(t, `{"tagValues":["200","500"]}`, get(t.Context(), h, "/api/search/tag/http.code/values").Body.String())
-	require.JSONEq(t, `{"tagValues":["db","web"]}`, get(t.Context(), h, "/api/search/tag/service.name/values").Body.String())
-	require.JSONEq(t, `{"tagValues":["error","unset"]}`, get(t.Context(), h, "/api/search/tag/status/values?end=40").Body.String())
-	require.Equal(t, http.StatusBadRequest, get(t.Context(), h, "/api/search/tags?start=x").Code)
-}
-
 type broken struct{}
 
 func (broken) View(context.Context, storage.Position) (storage.View, error) {
@@ -363,7 +393,9 @@ func (broken) View(context.Context, storage.Position) (storage.View, error) {
 
 func TestFaultsAreHidden(t *testing.T) {
 	h := handler(broken{}, tempo.DefaultConfig())
-	for _, target := range []string{"/api/traces/1", "/api/search", "/api/search/tags"} {
+	for _, target := range []string{
+		"/api/traces/1", "/api/search", "/api/search/tags", "/api/v2/search/tag/name/values", "/api/metrics/query?q=%7B%7D%7Crate()",
+	} {
 		w := get(t.Context(), h, target)
 		require.Equal(t, http.StatusInternalServerError, w.Code)
 		require.NotContains(t, w.Body.String(), "fire")
@@ -380,13 +412,16 @@ func TestConfig(t *testing.T) {
 func FuzzQuery(f *testing.F) {
 	f.Add(`tags=a%3D1&limit=5&minDuration=1s`)
 	f.Add(`q=%7B%7D&start=1&end=2&spss=1`)
+	f.Add(`q=%7B%7D%7Crate()&start=1&end=20&step=5&exemplars=3&cursor=AAAA`)
 	f.Add("tags=" + url.QueryEscape(`service.name="x y" status=error`))
 	s := testkit.NewStore("c")
 	_, _, err := s.Write(f.Context(), testkit.NewGen(1, testkit.Options{}).Request(100))
 	require.NoError(f, err)
 	h := handler(s, tempo.DefaultConfig())
 	f.Fuzz(func(t *testing.T, params string) {
-		for _, path := range []string{"/api/search", "/api/v2/traces/1", "/api/search/tags", "/api/search/tag/a/values"} {
+		for _, path := range []string{
+			"/api/search", "/api/v2/traces/1", "/api/v2/search/tags", "/api/v2/search/tag/span.a/values", "/api/metrics/query", "/api/metrics/query_range",
+		} {
 			w := get(t.Context(), h, path+"?"+params)
 			require.NotEqual(t, http.StatusInternalServerError, w.Code, w.Body)
 			if w.Code == http.StatusOK {

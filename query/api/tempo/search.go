@@ -101,7 +101,9 @@ func (t tag) cond() string {
 	}
 	values := []string{quoted}
 	if n, err := strconv.ParseInt(t.value, 10, 64); err == nil {
-		values = append(values, strconv.FormatInt(n, 10))
+		if strconv.FormatInt(n, 10) == t.value {
+			values = append(values, t.value)
+		}
 	} else if f, err := strconv.ParseFloat(t.value, 64); err == nil && !math.IsInf(f, 0) && !math.IsNaN(f) {
 		values = append(values, strconv.FormatFloat(f, 'f', -1, 64))
 	}
