@@ -241,7 +241,7 @@ func (t *trace) server(op *operation, parent [8]byte, at int64, peer string) (en
 		s.system = "kafka"
 		s.attrs = appendText(s.attrs, 9, "messaging.system", "kafka")
 		s.attrs = appendText(s.attrs, 9, "messaging.destination.name", op.route)
-		s.attrs = appendInt(s.attrs, 9, "messaging.kafka.offset", t.rng.Int64N(1e7))
+		s.attrs = appendInt(s.attrs, "messaging.kafka.offset", t.rng.Int64N(1e7))
 	} else {
 		s.code = 200
 		switch {
@@ -253,14 +253,14 @@ func (t *trace) server(op *operation, parent [8]byte, at int64, peer string) (en
 		s.attrs = appendText(s.attrs, 9, "http.request.method", op.method)
 		s.attrs = appendText(s.attrs, 9, "http.route", op.route)
 		s.attrs = appendText(s.attrs, 9, "url.path", strings.Replace(op.route, "{id}", strconv.Itoa(t.rng.IntN(5000)), 1))
-		s.attrs = appendInt(s.attrs, 9, "http.response.status_code", s.code)
+		s.attrs = appendInt(s.attrs, "http.response.status_code", s.code)
 		s.attrs = appendText(s.attrs, 9, "server.address", op.service)
-		s.attrs = appendInt(s.attrs, 9, "network.peer.port", 32768+t.rng.Int64N(28000))
+		s.attrs = appendInt(s.attrs, "network.peer.port", 32768+t.rng.Int64N(28000))
 		s.attrs = appendText(s.attrs, 9, "network.peer.address", peer)
 		s.attrs = appendText(s.attrs, 9, "network.protocol.version", "1.1")
 		s.attrs = appendText(s.attrs, 9, "url.scheme", "http")
 		s.attrs = appendText(s.attrs, 9, "http.request.id", strconv.FormatUint(t.rng.Uint64(), 16))
-		s.attrs = appendInt(s.attrs, 9, "http.response.body.size", 200+t.rng.Int64N(8000))
+		s.attrs = appendInt(s.attrs, "http.response.body.size", 200+t.rng.Int64N(8000))
 		if parent == [8]byte{} {
 			s.user = t.user
 			s.attrs = appendText(s.attrs, 9, "user.id", t.user)
@@ -293,16 +293,16 @@ func (t *trace) call(op *operation, c call, parent [8]byte, pod int, at int64) (
 		s.attrs = appendText(s.attrs, 9, "db.operation.name", "SELECT")
 		s.attrs = appendText(s.attrs, 9, "db.collection.name", op.service)
 		s.attrs = appendText(s.attrs, 9, "server.address", "postgres-"+op.service)
-		s.attrs = appendInt(s.attrs, 9, "server.port", 5432)
+		s.attrs = appendInt(s.attrs, "server.port", 5432)
 	case "cache":
 		s.scope, s.system, s.name = 2, "redis", "get"
 		s.end = at + t.work(200e3)
 		s.attrs = appendText(s.attrs, 9, "db.system.name", "redis")
 		s.attrs = appendText(s.attrs, 9, "server.address", "redis-"+op.service)
-		s.attrs = appendInt(s.attrs, 9, "server.port", 6379)
+		s.attrs = appendInt(s.attrs, "server.port", 6379)
 		s.attrs = appendText(s.attrs, 9, "db.operation.name", "get")
 		s.attrs = appendText(s.attrs, 9, "db.query.text", "get "+op.service+":"+strconv.Itoa(t.rng.IntN(5000)))
-		s.attrs = appendInt(s.attrs, 9, "db.response.returned_rows", int64(t.rng.IntN(2)))
+		s.attrs = appendInt(s.attrs, "db.response.returned_rows", int64(t.rng.IntN(2)))
 	case "queue":
 		s.kind, s.scope, s.system, s.name = kindProducer, 3, "kafka", "orders publish"
 		s.end = at + t.work(500e3)
@@ -324,9 +324,9 @@ func (t *trace) call(op *operation, c call, parent [8]byte, pod int, at int64) (
 		}
 		x.attrs = appendText(x.attrs, 9, "http.request.method", c.to.method)
 		x.attrs = appendText(x.attrs, 9, "url.full", "http://"+c.to.service+strings.Replace(c.to.route, "{id}", strconv.Itoa(t.rng.IntN(5000)), 1))
-		x.attrs = appendInt(x.attrs, 9, "http.response.status_code", x.code)
+		x.attrs = appendInt(x.attrs, "http.response.status_code", x.code)
 		x.attrs = appendText(x.attrs, 9, "server.address", c.to.service)
-		x.attrs = appendInt(x.attrs, 9, "server.port", 8080)
+		x.attrs = appendInt(x.attrs, "server.port", 8080)
 		x.attrs = appendText(x.attrs, 9, "network.protocol.version", "1.1")
 		x.attrs = appendText(x.attrs, 9, "url.scheme", "http")
 		return x.end, failed
@@ -380,15 +380,15 @@ func appendBytes(dst []byte, field int, s string) []byte {
 	return append(dst, s...)
 }
 
-// appendText and appendInt append an attribute as field n.
+// appendText appends an attribute as the given field, appendInt one of a span.
 func appendText(dst []byte, field int, k, v string) []byte {
 	var buf [256]byte
 	return appendAttr(dst, field, k, appendBytes(buf[:0], 1, v))
 }
 
-func appendInt(dst []byte, field int, k string, v int64) []byte {
+func appendInt(dst []byte, k string, v int64) []byte {
 	var buf [16]byte
-	return appendAttr(dst, field, k, binary.AppendUvarint(append(buf[:0], 3<<3), uint64(v)))
+	return appendAttr(dst, 9, k, binary.AppendUvarint(append(buf[:0], 3<<3), uint64(v)))
 }
 
 func appendAttr(dst []byte, field int, k string, v []byte) []byte {

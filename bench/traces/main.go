@@ -10,6 +10,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"os/signal"
 	"text/tabwriter"
@@ -185,15 +186,28 @@ func (o *options) print(out io.Writer, names []string, results map[string]figure
 		fmt.Fprint(w, braid, "/", n, "\t")
 	}
 	fmt.Fprintln(w)
-	row := func(label, format string, value func(f figures) float64) {
+	row := func(label, format string, value func(f figures) float64) { // zero is what cannot be measured
+		cell := func(format string, v float64) {
+			if v == 0 || math.IsInf(v, 0) || math.IsNaN(v) {
+				fmt.Fprint(w, "-\t")
+				return
+			}
+			fmt.Fprintf(w, format+"\t", v)
+		}
 		fmt.Fprint(w, label, "\t")
 		for _, n := range names {
-			fmt.Fprintf(w, format+"\t", value(results[n]))
+			cell(format, value(results[n]))
 		}
 		for _, n := range names[1:] {
-			fmt.Fprintf(w, "%.3f\t", value(results[braid])/value(results[n]))
+			cell("%.3f", value(results[braid])/value(results[n]))
 		}
 		fmt.Fprintln(w)
+	}
+	answered := func(f figures, i int, value time.Duration) float64 {
+		if f.answers[i].Answer == nil {
+			return 0
+		}
+		return value.Seconds() * 1e3
 	}
 	million := float64(s.spans) / 1e6
 	row("CPU s per million spans, to the last ack", "%.1f", func(f figures) float64 { return f.acked.Seconds() / million })
@@ -212,9 +226,9 @@ func (o *options) print(out io.Writer, names []string, results map[string]figure
 				wrong = append(wrong, fmt.Errorf("%s, %s: %w", q.name, n, err))
 			}
 		}
-		row(q.name+", CPU ms", "%.2f", func(f figures) float64 { return f.answers[i].CPU.Seconds() * 1e3 })
-		row("latency ms", "%.2f", func(f figures) float64 { return f.answers[i].Latency.Seconds() * 1e3 })
-		row("nine of ten, ms", "%.2f", func(f figures) float64 { return f.answers[i].Tail.Seconds() * 1e3 })
+		row(q.name+", CPU ms", "%.2f", func(f figures) float64 { return answered(f, i, f.answers[i].CPU) })
+		row("latency ms", "%.2f", func(f figures) float64 { return answered(f, i, f.answers[i].Latency) })
+		row("nine of ten, ms", "%.2f", func(f figures) float64 { return answered(f, i, f.answers[i].Tail) })
 		fmt.Fprint(w, "answer\t")
 		for _, n := range names {
 			fmt.Fprint(w, found(&q, results[n].answers[i].Answer), "\t")

@@ -1,11 +1,14 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/url"
+	"regexp"
 	"strconv"
 	"time"
 
@@ -130,7 +133,10 @@ func (q *question) ask(ctx context.Context, t *target, l *load, s sent, n int) (
 			id[0], id[5] = byte(n), ^id[5]
 		}
 		path := "/api/v2/traces/"
-		if jaegerAPI {
+		switch t.name {
+		case jaeger:
+			path = "/api/v3/traces/"
+		case victoriaTraces:
 			path = t.prefix + "/api/traces/"
 		}
 		return t.get(ctx, path+hex.EncodeToString(id[:]), nil, q.kind == miss)
@@ -139,10 +145,11 @@ func (q *question) ask(ctx context.Context, t *target, l *load, s sent, n int) (
 			if q.jaeger == nil {
 				return nil, nil
 			}
-			v := url.Values{"start": {micros(begin)}, "end": {micros(end)}, "limit": {"20"}}
-			for k, x := range q.jaeger {
-				v[k] = x
+			if t.name == jaeger {
+				return t.get(ctx, "/api/v3/traces", v3(q.jaeger, begin, end), true)
 			}
+			v := url.Values{"start": {micros(begin)}, "end": {micros(end)}, "limit": {"20"}}
+			maps.Copy(v, q.jaeger)
 			return t.get(ctx, t.prefix+"/api/traces", v, false)
 		}
 		span.Set("q", q.traceql)
@@ -156,7 +163,10 @@ func (q *question) ask(ctx context.Context, t *target, l *load, s sent, n int) (
 		span.Set("step", "60s")
 		return t.get(ctx, "/api/metrics/query_range", span, false)
 	case values:
-		if jaegerAPI {
+		switch t.name {
+		case jaeger:
+			return t.get(ctx, "/api/v3/services", nil, false)
+		case victoriaTraces:
 			return t.get(ctx, t.prefix+"/api/services", nil, false)
 		}
 		return t.get(ctx, "/api/v2/search/tag/"+q.traceql+"/values", span, false)
@@ -179,9 +189,26 @@ func (q *question) ask(ctx context.Context, t *target, l *load, s sent, n int) (
 	return nil, nil
 }
 
+// v3 is a question of the older API of Jaeger in the form of its present one.
+func v3(q url.Values, begin, end time.Time) url.Values {
+	v := url.Values{
+		"query.start_time_min": {begin.Format(time.RFC3339)}, "query.start_time_max": {end.Format(time.RFC3339)}, "query.search_depth": {"20"},
+		"query.service_name": q["service"],
+	}
+	for old, name := range map[string]string{"operation": "query.operation_name", "minDuration": "query.duration_min", "tags": "query.attributes"} {
+		if q.Has(old) {
+			v[name] = q[old]
+		}
+	}
+	return v
+}
+
 func (q *question) measure(ctx context.Context, t *target, l *load, s sent) harness.Cost {
 	return t.s.Measure(ctx, 3, 300, func(ctx context.Context, n int) ([]byte, error) { return q.ask(ctx, t, l, s, n) })
 }
+
+// traceIDs are those of spans in OTLP's JSON, where nothing is linked.
+var traceIDs = regexp.MustCompile(`"traceId":"([0-9a-f]+)"`)
 
 // found is what an answer to a search or a metrics query tells.
 func found(q *question, b []byte) string {
@@ -201,6 +228,13 @@ func found(q *question, b []byte) string {
 	}
 	if json.Unmarshal(b, &a) != nil {
 		return strconv.Itoa(len(b)) + " bytes"
+	}
+	if bytes.HasPrefix(b, []byte(`{"result":`)) {
+		ids := make(map[string]bool)
+		for _, m := range traceIDs.FindAllSubmatch(b, -1) {
+			ids[string(m[1])] = true
+		}
+		return strconv.Itoa(len(ids)) + " traces"
 	}
 	var list []json.RawMessage
 	if json.Unmarshal(a.Data, &list) == nil && list != nil {

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/braidobs/braid/bench/harness"
 )
 
@@ -75,7 +77,7 @@ func start(ctx context.Context, name, binary, dir, config string) (*target, erro
 	default:
 		text, ready := tempoConfig, "/ready"
 		if name == jaeger {
-			text, ready = jaegerConfig, "/api/services"
+			text, ready = jaegerConfig, "/api/v3/services"
 		}
 		var free [3]string
 		if err := freePorts(ctx, free[:]); err != nil {
@@ -152,12 +154,12 @@ func (t *target) settle(ctx context.Context) error {
 		if err := harness.Sleep(ctx, 60*time.Second); err != nil { // until its blocks are cut
 			return err
 		}
-		idle = 150 * time.Millisecond
+		idle = 150 * time.Millisecond // it is never quite calm
 	default:
 		if err := harness.Sleep(ctx, 15*time.Second); err != nil {
 			return err
 		}
-		idle = 50 * time.Millisecond
+		idle = 200 * time.Millisecond
 	}
 	return t.s.Calm(ctx, idle)
 }
@@ -172,11 +174,11 @@ func (t *target) disk(ctx context.Context) (n int64, err error) {
 		if err != nil || e.IsDir() || strings.Contains(p, "/wal/") {
 			return err
 		}
-		info, err := e.Info()
-		if err == nil {
-			n += info.Size()
+		var st unix.Stat_t
+		if unix.Stat(p, &st) == nil { // else it is gone by now
+			n += st.Blocks * 512 // files may have holes
 		}
-		return nil //nolint:nilerr // it is gone by now
+		return nil
 	})
 	return n, err
 }
