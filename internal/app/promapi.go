@@ -30,7 +30,7 @@ import (
 // newEngine returns the PromQL engine with its query log.
 func (a *App) newEngine(counter *slo.Counter, observer *query.Observer) (*promql.Engine, error) {
 	deps := promql.Deps{
-		Config: a.cfg.PromQL, Reader: a.db, Metrics: a.reg, Virtual: counter, Observer: observer, Log: a.log, SubqueryStep: a.cfg.Alerting.EvaluationInterval.Std(),
+		Config: a.cfg.PromQL, Reader: a.spanMetrics(), Metrics: a.reg, Virtual: counter, Observer: observer, Log: a.log, SubqueryStep: a.cfg.Alerting.EvaluationInterval.Std(),
 		Now: a.opts.Now,
 	}
 	if a.cfg.PromQL.QueryLog != "" {
@@ -55,7 +55,7 @@ func (a *App) closeQueryLog(context.Context) error {
 func (a *App) promAPI(engine *promql.Engine, counter *slo.Counter, observer *query.Observer) *promapi.API {
 	cfg := a.cfg
 	deps := promapi.Deps{
-		Engine: engine, Reader: a.db, Observer: observer, Errors: a.errs, Now: a.opts.Now, Version: a.opts.Version,
+		Engine: engine, Reader: a.spanMetrics(), Observer: observer, Errors: a.errs, Now: a.opts.Now, Version: a.opts.Version,
 		Status: promapi.Status{
 			Config: func() (string, error) {
 				var b strings.Builder

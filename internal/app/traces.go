@@ -9,6 +9,7 @@ import (
 	"github.com/braidobs/braid/query"
 	"github.com/braidobs/braid/query/api/jaeger"
 	"github.com/braidobs/braid/query/api/tempo"
+	"github.com/braidobs/braid/query/spanmetrics"
 )
 
 // maxCall is the largest request of a gRPC call that reads.
@@ -27,4 +28,9 @@ func (a *App) traceCalls(observer *query.Observer, reads *httpapi.Router, querie
 	tp.RegisterGRPC(rpc)
 	jg.RegisterGRPC(rpc)
 	return queries(rpc)
+}
+
+// spanMetrics returns the store with the metrics of spans.
+func (a *App) spanMetrics() *spanmetrics.Reader {
+	return spanmetrics.New(a.db, spanmetrics.Options{MaxRead: a.cfg.PromQL.MaxRead.Bytes()})
 }

@@ -47,7 +47,7 @@ type Virtual interface {
 // Deps are what an engine depends on.
 type Deps struct {
 	Config   Config
-	Reader   storage.Reader
+	Reader   storage.Reader  // its views may say that they made series that are not stored, with a method Made() bool
 	Virtual  Virtual         // nil for none
 	Observer *query.Observer // nil for none
 	Log      *slog.Logger    // of the engine; nil drops

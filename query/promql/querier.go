@@ -63,8 +63,22 @@ func (s *sharedView) get(ctx context.Context) (storage.View, error) {
 	return v, nil
 }
 
-// foreign tells whether series were read that the view does not hold.
-func (s *sharedView) foreign() bool { return s.made.Load() }
+// maker is a view that makes series when they are asked for.
+type maker interface {
+	// Made says whether some were read.
+	Made() bool
+}
+
+// foreign tells whether series were read that are not stored.
+func (s *sharedView) foreign() bool {
+	if s.made.Load() {
+		return true
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	m, ok := s.view.(maker)
+	return ok && m.Made()
+}
 
 func (s *sharedView) warnings() []string {
 	s.mu.Lock()
