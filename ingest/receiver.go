@@ -2,11 +2,14 @@ package ingest
 
 import (
 	"net/http"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/braidobs/braid/internal/httpapi"
 	"github.com/braidobs/braid/internal/telemetry"
+	"github.com/braidobs/braid/storage"
 )
 
 // maxPooled is the largest buffer that a Receiver keeps for the next request.
@@ -23,7 +26,7 @@ type ReceiverDeps struct {
 	Now      func() time.Time
 }
 
-// Receiver is what protocols that take logs over HTTP have in common. It may be used concurrently.
+// Receiver is what protocols over HTTP have in common. It may be used concurrently.
 type Receiver struct {
 	Pipeline *Pipeline
 	MaxBody  int64
@@ -54,6 +57,28 @@ func (rc *Receiver) Tenant(r *http.Request) (telemetry.Tenant, error) {
 		return t, nil
 	}
 	return httpapi.ParseTenant(r.Header.Values(httpapi.TenantHeader), httpapi.Ingest)
+}
+
+// Serve answers a POST with a status when handle stored it, or with its error as text, and counts it. Handle returns the size
+// of the decompressed body.
+func (rc *Receiver) Serve(w http.ResponseWriter, r *http.Request, protocol string, signal storage.Signal, stored int, handle func(r *http.Request) (size int, err error)) {
+	code, size := stored, 0
+	err := error(httpapi.BadDataf("method %q is not allowed; use POST", r.Method))
+	if r.Method == http.MethodPost {
+		size, err = handle(r)
+	}
+	if err == nil {
+		w.WriteHeader(code)
+	} else {
+		var e *httpapi.Error
+		e, code = rc.Errors.Header(w, r, httpapi.Ingest, err)
+		if r.Method != http.MethodPost {
+			w.Header().Set("Allow", http.MethodPost)
+			code = http.StatusMethodNotAllowed
+		}
+		http.Error(w, strings.ToValidUTF8(e.Message, "\uFFFD"), code)
+	}
+	rc.Pipeline.Observe(protocol, signal, strconv.Itoa(code), size)
 }
 
 // Read calls f with the body of r, decompressed by its Content-Encoding (none, gzip, zstd or deflate). With raw, it is

@@ -11,22 +11,12 @@ import (
 	"io"
 	"math"
 	"os"
-	"os/signal"
-	"text/tabwriter"
 	"time"
 
 	"github.com/braidobs/braid/bench/harness"
 )
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	err := run(ctx, os.Args[1:], os.Stdout)
-	stop()
-	if err != nil && !errors.Is(err, flag.ErrHelp) {
-		fmt.Fprintln(os.Stderr, "logs:", err)
-		os.Exit(1)
-	}
-}
+func main() { os.Exit(harness.Main("logs", run)) }
 
 // options are the flags.
 type options struct {
@@ -167,34 +157,16 @@ func (o *options) one(ctx context.Context, name string) (f figures, err error) {
 func (o *options) print(out io.Writer, names []string, results map[string]figures) error {
 	s := results[braid].sent
 	fmt.Fprintf(out, "\n%s: %d MB\n\n", o.load.name(), s.bytes/1e6)
-	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprint(w, "\t")
-	for _, n := range names {
-		fmt.Fprint(w, n, "\t")
-	}
-	for _, n := range names[1:] {
-		fmt.Fprint(w, braid, "/", n, "\t")
-	}
-	fmt.Fprintln(w)
-	row := func(label, format string, value func(f figures) float64) {
-		fmt.Fprint(w, label, "\t")
-		for _, n := range names {
-			fmt.Fprintf(w, format+"\t", value(results[n]))
-		}
-		for _, n := range names[1:] {
-			fmt.Fprintf(w, "%.3f\t", value(results[braid])/value(results[n]))
-		}
-		fmt.Fprintln(w)
-	}
+	w := harness.NewTable(out, names, results)
 	gigabytes := float64(s.bytes) / 1e9
-	row("CPU s per GB, to the last ack", "%.1f", func(f figures) float64 { return f.acked.Seconds() / gigabytes })
-	row("CPU s per GB, settled", "%.1f", func(f figures) float64 { return f.cpu.Seconds() / gigabytes })
-	row("MB/s, beside the sender", "%.1f", func(f figures) float64 { return float64(s.bytes) / 1e6 / f.wall.Seconds() })
-	row("peak RSS while writing, MB", "%.0f", func(f figures) float64 { return float64(f.rss) / 1e6 })
-	row("raw bytes per byte on disk", "%.2f", func(f figures) float64 { return float64(s.bytes) / float64(f.disk) })
-	row("a single line, acked, ms", "%.2f", func(f figures) float64 { return f.single.acked.Seconds() * 1e3 })
-	row("visible, in a new stream, ms", "%.2f", func(f figures) float64 { return f.single.visible.Seconds() * 1e3 })
-	row("in a tail, ms", "%.2f", func(f figures) float64 { return f.single.tailed.Seconds() * 1e3 })
+	w.Row("CPU s per GB, to the last ack", "%.1f", func(f figures) float64 { return f.acked.Seconds() / gigabytes })
+	w.Row("CPU s per GB, settled", "%.1f", func(f figures) float64 { return f.cpu.Seconds() / gigabytes })
+	w.Row("MB/s, beside the sender", "%.1f", func(f figures) float64 { return float64(s.bytes) / 1e6 / f.wall.Seconds() })
+	w.Row("peak RSS while writing, MB", "%.0f", func(f figures) float64 { return float64(f.rss) / 1e6 })
+	w.Row("raw bytes per byte on disk", "%.2f", func(f figures) float64 { return float64(s.bytes) / float64(f.disk) })
+	w.Row("a single line, acked, ms", "%.2f", func(f figures) float64 { return f.single.acked.Seconds() * 1e3 })
+	w.Row("visible, in a new stream, ms", "%.2f", func(f figures) float64 { return f.single.visible.Seconds() * 1e3 })
+	w.Row("in a tail, ms", "%.2f", func(f figures) float64 { return f.single.tailed.Seconds() * 1e3 })
 	var wrong []error
 	for i, q := range queries() {
 		if len(results[braid].queries) == 0 {
@@ -211,9 +183,7 @@ func (o *options) print(out io.Writer, names []string, results map[string]figure
 			wrong = append(wrong, bad)
 			continue
 		}
-		row(q.name+", CPU ms", "%.2f", func(f figures) float64 { return f.queries[i].CPU.Seconds() * 1e3 })
-		row("latency ms", "%.2f", func(f figures) float64 { return f.queries[i].Latency.Seconds() * 1e3 })
-		row("nine of ten, ms", "%.2f", func(f figures) float64 { return f.queries[i].Tail.Seconds() * 1e3 })
+		w.Costs(q.name, func(f figures) harness.Cost { return f.queries[i] })
 		if q.logql == "" {
 			continue
 		}

@@ -11,24 +11,14 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"slices"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/braidobs/braid/bench/harness"
 )
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	err := run(ctx, os.Args[1:], os.Stdout)
-	stop()
-	if err != nil && !errors.Is(err, flag.ErrHelp) {
-		fmt.Fprintln(os.Stderr, "metrics:", err)
-		os.Exit(1)
-	}
-}
+func main() { os.Exit(harness.Main("metrics", run)) }
 
 // options are the flags.
 type options struct {
@@ -164,33 +154,15 @@ func (o *options) one(ctx context.Context, name string, l load, reads bool) (f f
 // printLoad prints the table of one load.
 func printLoad(out io.Writer, names []string, l load, results map[string]figures) error {
 	fmt.Fprintf(out, "\n%s\n\n", l.name())
-	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprint(w, "\t")
-	for _, n := range names {
-		fmt.Fprint(w, n, "\t")
-	}
-	for _, n := range names[1:] {
-		fmt.Fprint(w, braid, "/", n, "\t")
-	}
-	fmt.Fprintln(w)
-	row := func(label, format string, value func(f figures) float64) {
-		fmt.Fprint(w, label, "\t")
-		for _, n := range names {
-			fmt.Fprintf(w, format+"\t", value(results[n]))
-		}
-		for _, n := range names[1:] {
-			fmt.Fprintf(w, "%.2f\t", value(results[braid])/value(results[n]))
-		}
-		fmt.Fprintln(w)
-	}
+	w := harness.NewTable(out, names, results)
 	samples, series := float64(l.samples()), float64(l.series())
-	row("CPU s per million samples", "%.2f", func(f figures) float64 { return f.cpu.Seconds() / samples * 1e6 })
-	row("samples/s, beside the sender", "%.0f", func(f figures) float64 { return samples / f.wall.Seconds() })
-	row("bytes/sample, samples", "%.2f", func(f figures) float64 { return float64(f.disk.samples) / samples })
-	row("bytes/series, index", "%.0f", func(f figures) float64 { return float64(f.disk.index) / series })
-	row("bytes/sample in all", "%.2f", func(f figures) float64 { return float64(f.disk.samples+f.disk.index) / samples })
-	row("peak RSS, MiB", "%.0f", func(f figures) float64 { return float64(f.rss >> 20) })
-	row("peak RSS, bytes per active series", "%.0f", func(f figures) float64 { return float64(f.rss) / float64(l.pods*seriesOfPod) })
+	w.Row("CPU s per million samples", "%.2f", func(f figures) float64 { return f.cpu.Seconds() / samples * 1e6 })
+	w.Row("samples/s, beside the sender", "%.0f", func(f figures) float64 { return samples / f.wall.Seconds() })
+	w.Row("bytes/sample, samples", "%.2f", func(f figures) float64 { return float64(f.disk.samples) / samples })
+	w.Row("bytes/series, index", "%.0f", func(f figures) float64 { return float64(f.disk.index) / series })
+	w.Row("bytes/sample in all", "%.2f", func(f figures) float64 { return float64(f.disk.samples+f.disk.index) / samples })
+	w.Row("peak RSS, MiB", "%.0f", func(f figures) float64 { return float64(f.rss >> 20) })
+	w.Row("peak RSS, bytes per active series", "%.0f", func(f figures) float64 { return float64(f.rss) / float64(l.pods*seriesOfPod) })
 	for i, q := range queries() {
 		if len(results[braid].queries) == 0 || l.duration < q.least {
 			continue
@@ -199,8 +171,7 @@ func printLoad(out io.Writer, names []string, l load, results map[string]figures
 			fmt.Fprintf(w, "%s: %s\t\n", q.name, bad)
 			continue
 		}
-		row(q.name+", CPU ms", "%.2f", func(f figures) float64 { return f.queries[i].CPU.Seconds() * 1e3 })
-		row("latency ms", "%.2f", func(f figures) float64 { return f.queries[i].Latency.Seconds() * 1e3 })
+		w.Costs(q.name, func(f figures) harness.Cost { return f.queries[i] })
 	}
 	if err := w.Flush(); err != nil {
 		return err

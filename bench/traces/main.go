@@ -10,24 +10,13 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"math"
 	"os"
-	"os/signal"
-	"text/tabwriter"
 	"time"
 
 	"github.com/braidobs/braid/bench/harness"
 )
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	err := run(ctx, os.Args[1:], os.Stdout)
-	stop()
-	if err != nil && !errors.Is(err, flag.ErrHelp) {
-		fmt.Fprintln(os.Stderr, "traces:", err)
-		os.Exit(1)
-	}
-}
+func main() { os.Exit(harness.Main("traces", run)) }
 
 // options are the flags.
 type options struct {
@@ -177,45 +166,14 @@ func (o *options) print(out io.Writer, names []string, results map[string]figure
 	if o.checks {
 		fmt.Fprintf(out, "%d traces were read whole; spans and traces of the searches are those that were sent\n", len(s.ids))
 	}
-	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprint(w, "\n\t")
-	for _, n := range names {
-		fmt.Fprint(w, n, "\t")
-	}
-	for _, n := range names[1:] {
-		fmt.Fprint(w, braid, "/", n, "\t")
-	}
-	fmt.Fprintln(w)
-	row := func(label, format string, value func(f figures) float64) { // zero is what cannot be measured
-		cell := func(format string, v float64) {
-			if v == 0 || math.IsInf(v, 0) || math.IsNaN(v) {
-				fmt.Fprint(w, "-\t")
-				return
-			}
-			fmt.Fprintf(w, format+"\t", v)
-		}
-		fmt.Fprint(w, label, "\t")
-		for _, n := range names {
-			cell(format, value(results[n]))
-		}
-		for _, n := range names[1:] {
-			cell("%.3f", value(results[braid])/value(results[n]))
-		}
-		fmt.Fprintln(w)
-	}
-	answered := func(f figures, i int, value time.Duration) float64 {
-		if f.answers[i].Answer == nil {
-			return 0
-		}
-		return value.Seconds() * 1e3
-	}
+	w := harness.NewTable(out, names, results)
 	million := float64(s.spans) / 1e6
-	row("CPU s per million spans, to the last ack", "%.1f", func(f figures) float64 { return f.acked.Seconds() / million })
-	row("CPU s per million spans, settled", "%.1f", func(f figures) float64 { return f.cpu.Seconds() / million })
-	row("spans/s, beside the sender", "%.0f", func(f figures) float64 { return float64(s.spans) / f.wall.Seconds() })
-	row("peak RSS while writing, MB", "%.0f", func(f figures) float64 { return float64(f.rss) / 1e6 })
-	row("peak RSS with the questions, MB", "%.0f", func(f figures) float64 { return float64(f.after) / 1e6 })
-	row("bytes on disk a span", "%.1f", func(f figures) float64 { return float64(f.disk) / float64(s.spans) })
+	w.Row("CPU s per million spans, to the last ack", "%.1f", func(f figures) float64 { return f.acked.Seconds() / million })
+	w.Row("CPU s per million spans, settled", "%.1f", func(f figures) float64 { return f.cpu.Seconds() / million })
+	w.Row("spans/s, beside the sender", "%.0f", func(f figures) float64 { return float64(s.spans) / f.wall.Seconds() })
+	w.Row("peak RSS while writing, MB", "%.0f", func(f figures) float64 { return float64(f.rss) / 1e6 })
+	w.Row("peak RSS with the questions, MB", "%.0f", func(f figures) float64 { return float64(f.after) / 1e6 })
+	w.Row("bytes on disk a span", "%.1f", func(f figures) float64 { return float64(f.disk) / float64(s.spans) })
 	var wrong []error
 	for i, q := range questions() {
 		if len(results[braid].answers) == 0 {
@@ -226,9 +184,7 @@ func (o *options) print(out io.Writer, names []string, results map[string]figure
 				wrong = append(wrong, fmt.Errorf("%s, %s: %w", q.name, n, err))
 			}
 		}
-		row(q.name+", CPU ms", "%.2f", func(f figures) float64 { return answered(f, i, f.answers[i].CPU) })
-		row("latency ms", "%.2f", func(f figures) float64 { return answered(f, i, f.answers[i].Latency) })
-		row("nine of ten, ms", "%.2f", func(f figures) float64 { return answered(f, i, f.answers[i].Tail) })
+		w.Costs(q.name, func(f figures) harness.Cost { return f.answers[i] })
 		fmt.Fprint(w, "answer\t")
 		for _, n := range names {
 			fmt.Fprint(w, found(&q, results[n].answers[i].Answer), "\t")

@@ -5,7 +5,6 @@ package jsonlines
 import (
 	"bytes"
 	"net/http"
-	"strconv"
 	"strings"
 
 	"github.com/braidobs/braid/ingest"
@@ -35,20 +34,7 @@ func (s *Server) Routes() map[string]http.Handler { return map[string]http.Handl
 
 // ServeHTTP answers one request.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	size, err := s.insert(r)
-	code := http.StatusNoContent
-	if err == nil {
-		w.WriteHeader(code)
-	} else {
-		var e *httpapi.Error
-		e, code = s.rc.Errors.Header(w, r, httpapi.Ingest, err)
-		if r.Method != http.MethodPost {
-			w.Header().Set("Allow", http.MethodPost)
-			code = http.StatusMethodNotAllowed
-		}
-		http.Error(w, strings.ToValidUTF8(e.Message, "\uFFFD"), code)
-	}
-	s.rc.Pipeline.Observe(protocol, storage.Logs, strconv.Itoa(code), size)
+	s.rc.Serve(w, r, protocol, storage.Logs, http.StatusNoContent, s.insert)
 }
 
 // names returns the fields that a request names, by parameters or, like VictoriaLogs, by headers.
@@ -74,9 +60,6 @@ func names(r *http.Request) document.Names {
 
 // insert reads and stores a request, and returns the size of its decompressed body.
 func (s *Server) insert(r *http.Request) (size int, err error) {
-	if r.Method != http.MethodPost {
-		return 0, httpapi.BadDataf("method %q is not allowed; use POST", r.Method)
-	}
 	tenant, err := s.rc.Tenant(r)
 	if err != nil {
 		return 0, err

@@ -4,7 +4,6 @@ package zipkin
 import (
 	"mime"
 	"net/http"
-	"strconv"
 	"strings"
 
 	"github.com/braidobs/braid/ingest"
@@ -33,27 +32,11 @@ func (s *Server) Routes() map[string]http.Handler { return map[string]http.Handl
 
 // ServeHTTP answers one request.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	size, err := s.post(r)
-	code := http.StatusAccepted
-	if err == nil {
-		w.WriteHeader(code)
-	} else {
-		var e *httpapi.Error
-		e, code = s.rc.Errors.Header(w, r, httpapi.Ingest, err)
-		if r.Method != http.MethodPost {
-			w.Header().Set("Allow", http.MethodPost)
-			code = http.StatusMethodNotAllowed
-		}
-		http.Error(w, strings.ToValidUTF8(e.Message, "\uFFFD"), code)
-	}
-	s.rc.Pipeline.Observe(protocol, storage.Traces, strconv.Itoa(code), size)
+	s.rc.Serve(w, r, protocol, storage.Traces, http.StatusAccepted, s.post)
 }
 
 // post reads and stores a request, and returns the size of its decompressed body.
 func (s *Server) post(r *http.Request) (size int, err error) {
-	if r.Method != http.MethodPost {
-		return 0, httpapi.BadDataf("method %q is not allowed; use POST", r.Method)
-	}
 	tenant, err := s.rc.Tenant(r)
 	if err != nil {
 		return 0, err

@@ -43,31 +43,26 @@ func New(d Deps) *API { return &API{Deps: d, errors: query.Errors(d.Errors)} }
 
 // Register adds the routes of HTTP.
 func (a *API) Register(rt *httpapi.Router) {
-	for pattern, r := range map[string]struct {
+	for _, r := range []struct {
+		path     string
 		language query.Language
 		f        func(c *call) ([]byte, error)
+		fail     func(dst []byte, code int, message string) []byte
 	}{
-		"/api/v3/traces":          {query.Search, a.v3Find},
-		"/api/v3/traces/{id}":     {query.Trace, a.v3Trace},
-		"/api/v3/trace-summaries": {query.Search, a.v3Summaries},
-		"/api/v3/services":        {query.Labels, a.v3Services},
-		"/api/v3/operations":      {query.Labels, a.v3Operations},
-		"/api/v3/dependencies":    {query.Search, a.v3Dependencies},
+		{"/api/v3/traces", query.Search, a.v3Find, appendV3Error},
+		{"/api/v3/traces/{id}", query.Trace, a.v3Trace, appendV3Error},
+		{"/api/v3/trace-summaries", query.Search, a.v3Summaries, appendV3Error},
+		{"/api/v3/services", query.Labels, a.v3Services, appendV3Error},
+		{"/api/v3/operations", query.Labels, a.v3Operations, appendV3Error},
+		{"/api/v3/dependencies", query.Search, a.v3Dependencies, appendV3Error},
+		{Prefix + "/api/services", query.Labels, a.oldServices, appendOldError},
+		{Prefix + "/api/services/{service}/operations", query.Labels, a.oldOperationNames, appendOldError},
+		{Prefix + "/api/operations", query.Labels, a.oldOperations, appendOldError},
+		{Prefix + "/api/traces", query.Search, a.oldFind, appendOldError},
+		{Prefix + "/api/traces/{id}", query.Trace, a.oldTrace, appendOldError},
+		{Prefix + "/api/dependencies", query.Search, a.oldDependencies, appendOldError},
 	} {
-		rt.Handle("GET "+pattern, a.serve(r.language, r.f, appendV3Error))
-	}
-	for pattern, r := range map[string]struct {
-		language query.Language
-		f        func(c *call) ([]byte, error)
-	}{
-		"/api/services":                      {query.Labels, a.oldServices},
-		"/api/services/{service}/operations": {query.Labels, a.oldOperationNames},
-		"/api/operations":                    {query.Labels, a.oldOperations},
-		"/api/traces":                        {query.Search, a.oldFind},
-		"/api/traces/{id}":                   {query.Trace, a.oldTrace},
-		"/api/dependencies":                  {query.Search, a.oldDependencies},
-	} {
-		rt.Handle("GET "+Prefix+pattern, a.serve(r.language, r.f, appendOldError))
+		rt.Handle("GET "+r.path, a.serve(r.language, r.f, r.fail))
 	}
 }
 
