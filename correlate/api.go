@@ -22,6 +22,31 @@ func NewAPI(c *Correlator, errs httpapi.Errors) *API { return &API{c: c, errs: e
 func (a *API) Register(rt *httpapi.Router) {
 	rt.HandleFunc("GET /api/v1/correlate/trace/{id}", a.trace)
 	rt.HandleFunc("GET /api/v1/correlate/resource", a.resource)
+	rt.HandleFunc("GET /api/v1/traces/{id}/critical-path", a.criticalPath)
+	rt.HandleFunc("GET /api/v1/traces/diff", a.diff)
+}
+
+func (a *API) criticalPath(w http.ResponseWriter, r *http.Request) {
+	id, err := telemetry.ParseTraceID(r.PathValue("id"))
+	if err != nil {
+		a.errs.Prometheus(w, r, httpapi.BadDataf("%v", err))
+		return
+	}
+	p, err := a.c.CriticalPath(r.Context(), httpapi.TenantFrom(r.Context()), id)
+	a.answer(w, r, p, err)
+}
+
+func (a *API) diff(w http.ResponseWriter, r *http.Request) {
+	var ids [2]telemetry.TraceID
+	for i, name := range []string{"a", "b"} {
+		var err error
+		if ids[i], err = telemetry.ParseTraceID(r.URL.Query().Get(name)); err != nil {
+			a.errs.Prometheus(w, r, httpapi.BadDataf("%s: %v", name, err))
+			return
+		}
+	}
+	d, err := a.c.Diff(r.Context(), httpapi.TenantFrom(r.Context()), ids[0], ids[1])
+	a.answer(w, r, d, err)
 }
 
 func (a *API) trace(w http.ResponseWriter, r *http.Request) {
