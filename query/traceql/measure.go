@@ -3,6 +3,7 @@ package traceql
 import (
 	"bytes"
 	"cmp"
+	"encoding/binary"
 	"math"
 	"math/bits"
 	"slices"
@@ -56,6 +57,7 @@ type accumulated struct {
 	sketches     []sketch
 	buckets      *[65][]float64 // of histograms: by the exponent of the upper bound, plus 1
 	marks        []mark         // the exemplar of each point
+	heads        []uint64       // where spans are counted: how the trace ID of each mark begins, 0 for none
 }
 
 func newAccumulator(c *computation, f *syntax.MetricFunc) *accumulator {
@@ -93,8 +95,8 @@ func (a *accumulator) block(b *rows.Block, set rows.Set) error {
 			return err
 		}
 	}
-	if a.of == nil && ids == nil {
-		return a.count(set, codes, starts)
+	if a.of == nil && a.f.Op != syntax.HistogramOverTime {
+		return a.count(b, set, codes, starts, ids)
 	}
 	g := a.c.grid
 	trace := 0
@@ -142,16 +144,18 @@ func (a *accumulator) block(b *rows.Block, set rows.Set) error {
 	return err
 }
 
-// count counts the rows of set: what block does, for the functions that count spans.
-func (a *accumulator) count(set rows.Set, codes []uint32, starts []int64) error {
+// count counts the rows of set: what block does, for the functions that count spans. Without ids there are no exemplars.
+func (a *accumulator) count(b *rows.Block, set rows.Set, codes []uint32, starts []int64, ids []telemetry.TraceID) error {
 	g := a.c.grid
 	point, lo, hi := 0, g.base, g.base+g.step
-	var counts []float64
+	var s *accumulated
 	last := uint32(0)
+	end, trace, head := 0, -1, uint64(0) // of the trace: its last row and 1, its number, how its ID begins
 	for w, word := range set {
 		for ; word != 0; word &= word - 1 {
 			i := w<<6 + bits.TrailingZeros64(word)
-			if t := starts[i]; t <= lo || t > hi {
+			t := starts[i]
+			if t <= lo || t > hi {
 				point = int((t - g.base - 1) / g.step)
 				lo = g.base + int64(point)*g.step
 				hi = lo + g.step
@@ -160,18 +164,34 @@ func (a *accumulator) count(set rows.Set, codes []uint32, starts []int64) error 
 			if codes != nil {
 				code = codes[i]
 			}
-			if counts == nil || code != last {
-				s := a.groups[code]
-				if s == nil {
+			if s == nil || code != last {
+				if s = a.groups[code]; s == nil {
 					s = &accumulated{}
 					a.groups[code] = s
 					if err := a.begin(s); err != nil {
 						return err
 					}
 				}
-				counts, last = s.counts, code
+				last = code
 			}
-			counts[point]++
+			s.counts[point]++
+			if ids == nil {
+				continue
+			}
+			if i >= end {
+				for i >= end {
+					trace++
+					end = int(b.First[trace+1])
+				}
+				head = binary.BigEndian.Uint64(ids[trace][:])
+			}
+			if s.heads == nil {
+				s.heads = make([]uint64, g.n)
+			}
+			if least := s.heads[point]; head <= least || least == 0 {
+				s.heads[point] = head
+				s.mark(g.n, mark{Exemplar{t, 0, ids[trace]}, point, true})
+			}
 		}
 	}
 	return nil
