@@ -1,8 +1,8 @@
 package storage
 
 import (
-	"bytes"
 	"cmp"
+	"encoding/binary"
 	"slices"
 
 	"github.com/braidobs/braid/internal/telemetry"
@@ -38,11 +38,17 @@ func (s *Settler) Settle(rows []SpanRow) []int32 {
 	}
 	slices.SortFunc(s.order, func(a, b int32) int {
 		x, y := rows[a].Span, rows[b].Span
-		return cmp.Or(cmp.Compare(x.Start, y.Start), bytes.Compare(x.SpanID[:], y.SpanID[:]), bytes.Compare(x.ParentID[:], y.ParentID[:]), cmp.Compare(a, b))
+		if x.Start != y.Start { // mostly
+			return cmp.Compare(x.Start, y.Start)
+		}
+		return cmp.Or(compareIDs(x.SpanID, y.SpanID), compareIDs(x.ParentID, y.ParentID), cmp.Compare(a, b))
 	})
 	slices.SortFunc(s.byID, func(a, b int32) int {
 		x, y := rows[a].Span, rows[b].Span
-		return cmp.Or(bytes.Compare(x.SpanID[:], y.SpanID[:]), cmp.Compare(x.Start, y.Start), bytes.Compare(x.ParentID[:], y.ParentID[:]), cmp.Compare(a, b))
+		if x.SpanID != y.SpanID {
+			return compareIDs(x.SpanID, y.SpanID)
+		}
+		return cmp.Or(cmp.Compare(x.Start, y.Start), compareIDs(x.ParentID, y.ParentID), cmp.Compare(a, b))
 	})
 	for i := range rows {
 		s.parent[i] = s.find(rows, rows[i].Span.ParentID)
@@ -68,12 +74,16 @@ func (s *Settler) Settle(rows []SpanRow) []int32 {
 	return s.parents
 }
 
+func compareIDs(a, b telemetry.SpanID) int {
+	return cmp.Compare(binary.BigEndian.Uint64(a[:]), binary.BigEndian.Uint64(b[:]))
+}
+
 // find returns the row of the span with the ID.
 func (s *Settler) find(rows []SpanRow, id telemetry.SpanID) int32 {
 	if id.IsZero() {
 		return NoParent
 	}
-	at, ok := slices.BinarySearchFunc(s.byID, id, func(i int32, id telemetry.SpanID) int { return bytes.Compare(rows[i].Span.SpanID[:], id[:]) })
+	at, ok := slices.BinarySearchFunc(s.byID, id, func(i int32, id telemetry.SpanID) int { return compareIDs(rows[i].Span.SpanID, id) })
 	if !ok {
 		return LostParent
 	}
