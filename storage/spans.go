@@ -1,6 +1,7 @@
 package storage
 
 import (
+	"context"
 	"math"
 
 	"github.com/braidobs/braid/internal/telemetry"
@@ -85,6 +86,23 @@ const (
 	// the span that starts first.
 	LostParent = -2
 )
+
+// TraceDay is a day of traces of one tenant.
+type TraceDay struct {
+	Tenant telemetry.Tenant
+	Day    int64 // since 1970, in UTC
+}
+
+// TraceSampler thins out what is kept of traces.
+type TraceSampler interface {
+	// TraceDays returns the days that have traces in parts, sorted.
+	TraceDays() []TraceDay
+	// SampleTraces writes parts of a day anew, those that hold nothing that a View at the position upTo does not show: without
+	// the traces for which keep returns 0. A probability below 1 is noted in the trace state of each span of the trace (see
+	// telemetry.WithProbability). All of these parts are replaced at once, or none. Deletes are applied on the way. Keep is
+	// called from one goroutine, several times for a trace.
+	SampleTraces(ctx context.Context, day TraceDay, upTo Position, keep func(telemetry.TraceID) float64) error
+}
 
 // SpanColumn is the values of one key in the rows of a block.
 type SpanColumn struct {

@@ -65,13 +65,21 @@ func (c *computation) compare(n *syntax.MetricPipe) (*table, error) {
 				}
 			})
 		}
+		weights, err := c.weights(b)
+		if err != nil {
+			return nil, err
+		}
 		for _, a := range attrs {
 			err := a.coder.Present(b, set, func(row int, code uint32) {
 				which := 0
 				if selected.Has(row) {
 					which = 1
 				}
-				cells += a.count(code, which, c.grid.point(starts[row]), c.grid.n)
+				weight := 1.0
+				if weights != nil {
+					weight = weights[row]
+				}
+				cells += a.count(code, which, c.grid.point(starts[row]), c.grid.n, weight)
 			})
 			if err != nil {
 				return nil, err
@@ -111,6 +119,8 @@ func (c *computation) attributes() ([]*compared, []syntax.Field, error) {
 			fields = append(fields, &syntax.Attribute{Scope: syntax.SpanScope, Name: k.Name})
 		case storage.ResourceScope:
 			fields = append(fields, &syntax.Attribute{Scope: syntax.ResourceScope, Name: k.Name})
+		case storage.InstrumentationScope:
+			fields = append(fields, &syntax.Attribute{Scope: syntax.InstrumentationScope, Name: k.Name})
 		default:
 		}
 	}
@@ -121,8 +131,8 @@ func (c *computation) attributes() ([]*compared, []syntax.Field, error) {
 	return out, fields, nil
 }
 
-// count counts a span, and returns how many cells that took.
-func (a *compared) count(code uint32, which, point, n int) (cells int) {
+// count counts as many spans as weight says, and returns how many cells that took.
+func (a *compared) count(code uint32, which, point, n int, weight float64) (cells int) {
 	for int(code) >= len(a.counts) {
 		a.counts = append(a.counts, [2][]float64{})
 	}
@@ -131,7 +141,7 @@ func (a *compared) count(code uint32, which, point, n int) (cells int) {
 			*of = make([]float64, n)
 			cells += n
 		}
-		(*of)[point]++
+		(*of)[point] += weight
 	}
 	return cells
 }

@@ -95,8 +95,12 @@ func (a *accumulator) block(b *rows.Block, set rows.Set) error {
 			return err
 		}
 	}
+	weights, err := a.c.weights(b)
+	if err != nil {
+		return err
+	}
 	if a.of == nil && a.f.Op != syntax.HistogramOverTime {
-		return a.count(b, set, codes, starts, ids)
+		return a.count(b, set, codes, starts, ids, weights)
 	}
 	g := a.c.grid
 	trace := 0
@@ -131,7 +135,11 @@ func (a *accumulator) block(b *rows.Block, set rows.Set) error {
 		if !ok || math.IsNaN(v) {
 			return
 		}
-		if more := a.add(s, point, v); more != nil {
+		weight := 1.0
+		if weights != nil {
+			weight = weights[i]
+		}
+		if more := a.add(s, point, v, weight); more != nil {
 			err = more
 		}
 		if ids != nil {
@@ -145,7 +153,7 @@ func (a *accumulator) block(b *rows.Block, set rows.Set) error {
 }
 
 // count counts the rows of set: what block does, for the functions that count spans. Without ids there are no exemplars.
-func (a *accumulator) count(b *rows.Block, set rows.Set, codes []uint32, starts []int64, ids []telemetry.TraceID) error {
+func (a *accumulator) count(b *rows.Block, set rows.Set, codes []uint32, starts []int64, ids []telemetry.TraceID, weights []float64) error {
 	g := a.c.grid
 	point, lo, hi := 0, g.base, g.base+g.step
 	var s *accumulated
@@ -174,7 +182,11 @@ func (a *accumulator) count(b *rows.Block, set rows.Set, codes []uint32, starts 
 				}
 				last = code
 			}
-			s.counts[point]++
+			if weights == nil {
+				s.counts[point]++
+			} else {
+				s.counts[point] += weights[i]
+			}
 			if ids == nil {
 				continue
 			}
@@ -222,21 +234,23 @@ func (a *accumulator) hold(n int) error {
 	return nil
 }
 
-// add adds a value to a point.
-func (a *accumulator) add(s *accumulated, point int, v float64) error {
+// add adds a value to a point, that of as many spans as weight says.
+func (a *accumulator) add(s *accumulated, point int, v, weight float64) error {
 	switch a.f.Op {
 	case syntax.Rate, syntax.CountOverTime:
-		s.counts[point]++
+		s.counts[point] += weight
 	case syntax.MinOverTime:
-		if s.counts[point]++; s.counts[point] == 1 || v < s.sums[point] {
+		if s.counts[point] == 0 || v < s.sums[point] {
 			s.sums[point] = v
 		}
+		s.counts[point] += weight
 	case syntax.MaxOverTime:
-		if s.counts[point]++; s.counts[point] == 1 || v > s.sums[point] {
+		if s.counts[point] == 0 || v > s.sums[point] {
 			s.sums[point] = v
 		}
+		s.counts[point] += weight
 	case syntax.QuantileOverTime:
-		return a.hold(s.sketches[point].add(v))
+		return a.hold(s.sketches[point].add(v, uint32(math.Round(weight))))
 	case syntax.HistogramOverTime:
 		of := &s.buckets[bucketOf(v)+1]
 		if *of == nil {
@@ -245,10 +259,10 @@ func (a *accumulator) add(s *accumulated, point int, v float64) error {
 				return err
 			}
 		}
-		(*of)[point]++
+		(*of)[point] += weight
 	default:
-		s.counts[point]++
-		s.sums[point] += v
+		s.counts[point] += weight
+		s.sums[point] += v * weight
 	}
 	return nil
 }

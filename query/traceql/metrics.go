@@ -26,7 +26,7 @@ func (e *Engine) Metrics(ctx context.Context, v storage.View, q MetricsQuery) (*
 	if err != nil {
 		return nil, err
 	}
-	c := computation{ctx: ctx, tenant: q.Tenant, grid: g, meter: newMeter(v, e.Limits), exemplars: q.exemplars()}
+	c := computation{ctx: ctx, tenant: q.Tenant, grid: g, meter: newMeter(v, e.Limits), exemplars: q.exemplars(), plain: q.plain()}
 	t, err := c.table(q.Query.Node)
 	if err != nil {
 		return nil, err
@@ -55,6 +55,12 @@ func (q *MetricsQuery) exemplars() int {
 		n = min(n, defaultExemplars)
 	}
 	return max(n, 0)
+}
+
+// plain says that sampling is not to be made up for: the hint extrapolate=false.
+func (q *MetricsQuery) plain() bool {
+	h := q.Query.Hint("extrapolate")
+	return h != nil && h.Int == 0
 }
 
 // grid is the times of points. Point i is about what starts behind base + i*step, up to base + (i+1)*step.
@@ -191,6 +197,15 @@ type computation struct {
 	grid      grid
 	meter     *meter
 	exemplars int
+	plain     bool // each span counts for itself only
+}
+
+// weights returns for how many spans the rows of a block count; nil when each counts for itself.
+func (c *computation) weights(b *rows.Block) ([]float64, error) {
+	if c.plain {
+		return nil, nil
+	}
+	return b.Weights()
 }
 
 func (c *computation) table(n syntax.Node) (*table, error) {
@@ -373,7 +388,7 @@ func compute(op syntax.Op, a, b float64) float64 {
 func (c *computation) query(p *plan, more ...syntax.Field) storage.TraceQuery {
 	return storage.TraceQuery{
 		Tenant: c.tenant, Start: c.grid.base + 1, End: c.grid.time(c.grid.n - 1), Need: p.need,
-		Keys: keys(append(slices.Clone(p.fields), more...)), Fragments: !p.whole && !rows.Whole(more...),
+		Keys: append(keys(append(slices.Clone(p.fields), more...)), rows.StateKey()), Fragments: !p.whole && !rows.Whole(more...),
 	}
 }
 

@@ -27,39 +27,41 @@ type buckets struct {
 	counts []uint32
 }
 
-// add adds a value, and returns by how many cells of memory the sketch grew.
-func (s *sketch) add(v float64) int {
+// add adds a value n times, and returns by how many cells of memory the sketch grew.
+func (s *sketch) add(v float64, n uint32) int {
 	if s.many {
-		return s.count(v)
+		return s.count(v, n)
 	}
 	before := cap(s.values)
-	s.values = append(s.values, v)
-	if len(s.values) <= exactValues {
+	if len(s.values)+int(n) <= exactValues {
+		for range n {
+			s.values = append(s.values, v)
+		}
 		return cap(s.values) - before
 	}
-	grown := -before
+	grown := s.count(v, n) - before
 	for _, v := range s.values {
-		grown += s.count(v)
+		grown += s.count(v, 1)
 	}
 	s.values, s.many = nil, true
 	return grown
 }
 
-// count adds a value to its bucket.
-func (s *sketch) count(v float64) int {
+// count adds a value to its bucket n times.
+func (s *sketch) count(v float64, n uint32) int {
 	b := int(math.Float64bits(math.Abs(v)) >> (52 - mantissa))
 	switch {
 	case v == 0:
-		s.zeros++
+		s.zeros += int(n)
 		return 0
 	case v < 0:
-		return s.negative.add(b)
+		return s.negative.add(b, n)
 	default:
-		return s.positive.add(b)
+		return s.positive.add(b, n)
 	}
 }
 
-func (h *buckets) add(b int) int {
+func (h *buckets) add(b int, n uint32) int {
 	more := 0
 	switch {
 	case h.counts == nil:
@@ -72,7 +74,7 @@ func (h *buckets) add(b int) int {
 		more = b - h.low - len(h.counts) + 1
 		h.counts = append(h.counts, make([]uint32, more)...)
 	}
-	h.counts[b-h.low]++
+	h.counts[b-h.low] += min(n, math.MaxUint32-h.counts[b-h.low])
 	return (more + 1) / 2
 }
 

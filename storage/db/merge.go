@@ -32,6 +32,11 @@ const rowsMergeBytes = 8 << 30
 // rewrite writes the records of some parts of one partition, neighbours in the order of arrival, into one part
 // without what deletes cover, and commits that. It needs tidyMu, and takes flushMu for the commit alone.
 func (d *DB) rewrite(ctx context.Context, p partition, why string, in []*partHandle) error {
+	return d.rewriteSome(ctx, p, why, in, nil)
+}
+
+// rewriteSome is rewrite without the traces that keep leaves out, see storage.TraceSampler; nil is all of everything.
+func (d *DB) rewriteSome(ctx context.Context, p partition, why string, in []*partHandle, keep func(telemetry.TraceID) float64) error {
 	if !d.live(in) || d.closed.Load() {
 		return nil
 	}
@@ -54,7 +59,7 @@ func (d *DB) rewrite(ctx context.Context, p partition, why string, in []*partHan
 		}
 	}
 	d.mu.Unlock()
-	err := d.writeMerged(ctx, p, meta, in, masks, &m)
+	err := d.writeMerged(ctx, p, meta, in, masks, keep, &m)
 	if err == nil {
 		err = d.replace(ctx, p, in, &m)
 	}
@@ -69,8 +74,8 @@ func (d *DB) rewrite(ctx context.Context, p partition, why string, in []*partHan
 }
 
 // writeMerged writes the part that takes the place of others, if anything is left of them.
-func (d *DB) writeMerged(ctx context.Context, p partition, meta partMeta, in []*partHandle, masks [][]mask, m *changeManifest) error {
-	b, err := d.read(ctx, p.signal, in, masks)
+func (d *DB) writeMerged(ctx context.Context, p partition, meta partMeta, in []*partHandle, masks [][]mask, keep func(telemetry.TraceID) float64, m *changeManifest) error {
+	b, err := d.read(ctx, p.signal, in, masks, keep)
 	if err != nil {
 		return err
 	}
@@ -118,8 +123,9 @@ func (d *DB) quarantineAmong(in []*partHandle, err error) {
 }
 
 // read collects the records of parts. One that is corrupt is set aside, and the rewrite is off.
-func (d *DB) read(ctx context.Context, s storage.Signal, in []*partHandle, masks [][]mask) (builder, error) {
+func (d *DB) read(ctx context.Context, s storage.Signal, in []*partHandle, masks [][]mask, keep func(telemetry.TraceID) float64) (builder, error) {
 	mb, lb, tb := signalmetrics.NewBuilder(ctx), logs.NewBuilder(ctx, d.deps.Logs, d.lines), traces.NewBuilder(ctx, d.deps.Traces)
+	tb.Sample(keep)
 	for i, h := range in {
 		err := h.open(ctx, d)
 		if err == nil {

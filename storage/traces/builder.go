@@ -21,6 +21,7 @@ type Builder struct {
 	from   int64 // times of head
 	to     int64
 	inputs []input
+	keep   func(telemetry.TraceID) float64 // nil for all; see Sample
 	rows   int64
 	lo, hi int64
 }
@@ -86,6 +87,9 @@ func (b *Builder) AddPart(p *Part, masks []Mask) error {
 	b.inputs = append(b.inputs, input{p: p, masks: p.pending(masks)})
 	return nil
 }
+
+// Sample leaves out traces of parts for which keep returns 0, and notes a probability below 1 in what is kept.
+func (b *Builder) Sample(keep func(telemetry.TraceID) float64) { b.keep = keep }
 
 // Empty says whether there is nothing worth a part; known after Write.
 func (b *Builder) Empty() bool { return b.rows == 0 }

@@ -32,7 +32,7 @@ func (b *Builder) merge(w *columns.Writer) error {
 			if err := u.relevant(); err != nil {
 				return err
 			}
-			whole := !u.isLegacy() && len(u.masks) == 0 && int64(u.info.Rows) >= b.layout.FullRows
+			whole := b.keep == nil && !u.isLegacy() && len(u.masks) == 0 && int64(u.info.Rows) >= b.layout.FullRows
 			if whole || len(pool) >= maxGathered || len(pool) > 0 && pooled+u.info.Rows > b.layout.SegmentRows {
 				if err := spill(); err != nil {
 					return err
@@ -69,7 +69,7 @@ type gathering struct {
 	b       *Builder
 	w       *columns.Writer
 	units   []*unit
-	special map[telemetry.TraceID]bool // traces that lie in several units, or of which something may have been deleted
+	special map[telemetry.TraceID]bool // traces that lie in several units, of which something may have been deleted, or that are sampled
 	cursors []cursor
 	recent  []cursor // blocks that were open before, a few a unit: fragments lie near to each other
 	settler storage.Settler
@@ -95,7 +95,7 @@ func (b *Builder) gather(w *columns.Writer, units []*unit) error {
 	if len(units) == 0 {
 		return nil
 	}
-	if len(units) == 1 && !units[0].isLegacy() && len(units[0].masks) == 0 {
+	if len(units) == 1 && b.keep == nil && !units[0].isLegacy() && len(units[0].masks) == 0 {
 		return b.copy(w, units[0])
 	}
 	g := &gathering{b: b, w: w, units: units}
@@ -240,7 +240,7 @@ func (g *gathering) specials() ([]joint, error) {
 			for k := range ids {
 				f := fragment{int32(n), int32(i), int32(k)}
 				t.add(&ids[k], f)
-				if slices.ContainsFunc(u.masks, func(m Mask) bool { return m.mayCover(ids[k]) }) {
+				if g.b.keep != nil && g.b.keep(ids[k]) < 1 || slices.ContainsFunc(u.masks, func(m Mask) bool { return m.mayCover(ids[k]) }) {
 					lone[ids[k]] = f
 				}
 			}
@@ -248,14 +248,18 @@ func (g *gathering) specials() ([]joint, error) {
 	}
 	g.special = make(map[telemetry.TraceID]bool, len(t.more)+len(lone))
 	out := make([]joint, 0, len(t.more)+len(lone))
-	for id, at := range t.more {
+	add := func(id telemetry.TraceID, at []fragment) {
 		g.special[id] = true
-		out = append(out, joint{id: id, at: at})
+		if g.b.keep == nil || g.b.keep(id) > 0 {
+			out = append(out, joint{id: id, at: at})
+		}
+	}
+	for id, at := range t.more {
+		add(id, at)
 	}
 	for id, f := range lone {
 		if !g.special[id] {
-			g.special[id] = true
-			out = append(out, joint{id: id, at: []fragment{f}})
+			add(id, []fragment{f})
 		}
 	}
 	return g.starts(out)
@@ -326,9 +330,14 @@ func (g *gathering) join(j *joint) error {
 			return err
 		}
 	}
+	p := 1.0
+	if g.b.keep != nil {
+		p = g.b.keep(j.id)
+	}
 	for i := range g.rows {
-		at := g.rows[i].Span.Start
-		g.b.count(1, at, at)
+		s := g.rows[i].Span
+		g.b.count(1, s.Start, s.Start)
+		s.State = telemetry.WithProbability(s.State, p)
 	}
 	if len(g.rows) == 0 {
 		return nil
