@@ -102,6 +102,45 @@ func (c *composer) put(id telemetry.TraceID) {
 	o.ids = append(o.ids, id)
 }
 
+// graft adds a trace of whole places, given in the order of arrival, whose tree is known.
+func (c *composer) graft(id telemetry.TraceID, places []place, t *tree) {
+	o := c.out
+	c.several()
+	c.at = c.at[:0]
+	for i := range places {
+		for row := places[i].from; row < places[i].to; row++ {
+			c.at = append(c.at, spot{int32(places[i].block), row})
+		}
+	}
+	base := int32(len(o.row))
+	for i, n := range t.order {
+		o.row = append(o.row, c.at[n].row)
+		if o.of != nil {
+			o.of = append(o.of, c.at[n].block)
+		}
+		p := t.parents[i]
+		if p >= 0 {
+			p += base
+		}
+		o.parents = append(o.parents, p)
+	}
+	c.put(id)
+}
+
+// grown returns the tree of the trace that was joined last.
+func (c *composer) grown() *tree {
+	t := &tree{order: make([]int32, len(c.rows)), parents: make([]int32, len(c.rows))}
+	base := c.out.first[len(c.out.first)-2]
+	copy(t.parents, c.out.parents[base:])
+	for i := range c.rows {
+		t.order[i] = int32(c.rows[i].Span.DroppedLinks)
+		if t.parents[i] >= 0 {
+			t.parents[i] -= base
+		}
+	}
+	return t
+}
+
 // join adds a trace of spans in one or several places, given in the order of arrival, whose tree is made anew. An error is
 // that of the block that it returns.
 func (c *composer) join(id telemetry.TraceID, places []place) (block int, err error) {

@@ -7,6 +7,7 @@ import (
 	"math/bits"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/braidobs/braid/internal/telemetry"
 	"github.com/braidobs/braid/storage"
@@ -24,6 +25,50 @@ type idTable struct {
 	// joints are more, and blocks those of each unit that have some of them; see finish.
 	joints []joint
 	blocks map[int32]*blockSet
+	trees  trees // of some of more
+}
+
+// tree is how the spans of a trace in several places hang together.
+type tree struct {
+	order   []int32 // which of the spans, numbered over all places, each row is
+	parents []int32 // row of the trace, or NoParent or LostParent
+}
+
+// maxTrees bounds the bytes of the trees of a table. What is beyond is worked out by each read.
+const maxTrees = 8 << 20
+
+// trees keeps the trees of traces in several places, so that not each read has to sort their spans. Nil keeps none. It is safe
+// for concurrent use.
+type trees struct {
+	mu    sync.Mutex // guards known
+	known map[telemetry.TraceID]*tree
+	bytes atomic.Int64
+}
+
+func (t *trees) get(id telemetry.TraceID) *tree {
+	if t == nil {
+		return nil
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.known[id]
+}
+
+// put keeps the tree of the trace that c joined last.
+func (t *trees) put(id telemetry.TraceID, c *composer) {
+	if t == nil || t.bytes.Load() >= maxTrees {
+		return
+	}
+	n := c.grown()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.known == nil {
+		t.known = make(map[telemetry.TraceID]*tree)
+	}
+	if t.known[id] == nil {
+		t.known[id] = n
+		t.bytes.Add(int64(8*len(n.order)) + 120)
+	}
 }
 
 type idSlot struct {
@@ -118,7 +163,9 @@ func (t *idTable) find(id *telemetry.TraceID) []fragment {
 }
 
 // size returns about how many bytes the table holds.
-func (t *idTable) size() int64 { return int64(len(t.slots))*28 + int64(len(t.more))*200 }
+func (t *idTable) size() int64 {
+	return int64(len(t.slots))*28 + int64(len(t.more))*200 + t.trees.bytes.Load()
+}
 
 const (
 	// maxTable is how many traces of parts are held in a table at once: 15 to 30 MB. Reads over more go over the IDs of all

@@ -211,14 +211,37 @@ again:
 			}
 			goto again
 		}
+		trees := r.trees(&js[i], places)
+		if t := trees.get(js[i].id); t != nil {
+			c.graft(js[i].id, places, t)
+			continue
+		}
 		if n, err := c.join(js[i].id, places); err != nil {
 			if err = r.lost(owners[n], err); err != nil { // a block in memory has none
 				return nil, err
 			}
 			goto again
 		}
+		trees.put(js[i].id, c)
 	}
 	return c.out, nil
+}
+
+// trees returns where the tree of a trace may be kept, nil when that is not the one of all of its fragments.
+func (r *reader) trees(j *joint, places []place) *trees {
+	if len(j.heads) > 0 || len(j.at) == 0 || len(places) != len(j.at) {
+		return nil
+	}
+	for i := range places {
+		if places[i].some != nil {
+			return nil
+		}
+	}
+	t := r.units[j.at[0].unit].table
+	if t == nil || len(t.more[j.id]) != len(places) {
+		return nil
+	}
+	return &t.trees
 }
 
 // placeOf returns the rows of a fragment that were not deleted.

@@ -263,7 +263,9 @@ func TestMergesFoldFragments(t *testing.T) {
 		files = append(files, s.flush(h, storage.Position(n))...)
 	}
 	q := all()
-	want := spansOf(t, sources(files...), q, traces.NewShared(0))
+	shared := traces.NewShared(0)
+	want := spansOf(t, sources(files...), q, shared)
+	require.Equal(t, want, spansOf(t, sources(files...), q, shared), "how spans hang together is known now")
 	require.Len(t, want, 4)
 	require.Len(t, want[telemetry.TraceID{7}], 4)
 	merged := s.merge(nil, 9, files...)
