@@ -25,7 +25,7 @@ type Layout struct {
 // DefaultLayout has pages that decode in some ten microseconds a column, and segments large enough that what is looked up once in
 // each costs little.
 func DefaultLayout() Layout {
-	return Layout{PageRows: 8192, SegmentRows: 448 << 10, FullRows: 192 << 10}
+	return Layout{PageRows: 8192, SegmentRows: 448 << 10, FullRows: 96 << 10}
 }
 
 const (
