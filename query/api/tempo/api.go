@@ -38,6 +38,8 @@ const (
 type Config struct {
 	MaxTraces int `yaml:"max_traces" help:"How many traces one search may return."`
 	MaxSpans  int `yaml:"max_spans" help:"How many spans a trace may have to be returned whole."`
+	// SpanMetrics is for whoever assembles the process: see package spanmetrics.
+	SpanMetrics bool `yaml:"span_metrics" help:"Whether the metrics of spans, which any query can have computed, are written as series, too."`
 }
 
 // DefaultConfig allows 1000 traces and 500,000 spans.
@@ -108,7 +110,18 @@ type call struct {
 type answer struct {
 	contentType string
 	body        []byte
+	page        *page // of answers that may be a part of what there is
 }
+
+// page says where the next page begins; "" is for the last one. It is told in headers: clients of Tempo refuse fields that they
+// do not know.
+type page struct{ cursor string }
+
+// The headers of pages.
+const (
+	headerComplete = "Braid-Complete"
+	headerCursor   = "Braid-Cursor"
+)
 
 const (
 	typeJSON  = "application/json"
@@ -132,6 +145,12 @@ func (a *API) serve(l query.Language, f func(c *call) (answer, error)) http.Hand
 			return
 		}
 		w.Header().Set("Content-Type", ans.contentType)
+		if p := ans.page; p != nil {
+			w.Header().Set(headerComplete, strconv.FormatBool(p.cursor == ""))
+			if p.cursor != "" {
+				w.Header().Set(headerCursor, p.cursor)
+			}
+		}
 		_, _ = w.Write(ans.body) // the client may be gone
 	})
 }

@@ -208,8 +208,8 @@ type found struct {
 	}
 	Metrics struct{ InspectedTraces int }
 	// Complete and Cursor say whether there is more, and where.
-	Complete bool
-	Cursor   string
+	Complete bool   `json:"-"`
+	Cursor   string `json:"-"`
 }
 
 func (f *found) ids() (out []string) {
@@ -225,6 +225,7 @@ func search(t *testing.T, h http.Handler, params string) found {
 	require.Equal(t, http.StatusOK, w.Code, w.Body)
 	var out found
 	require.NoError(t, json.Unmarshal(w.Body.Bytes(), &out))
+	out.Complete, out.Cursor = w.Header().Get("Braid-Complete") == "true", w.Header().Get("Braid-Cursor")
 	return out
 }
 
@@ -285,7 +286,7 @@ func TestSearchAnswer(t *testing.T) {
 		 "spanSet":{"spans":[{"spanID":"0000000000000001","name":"GET /cart","startTimeUnixNano":"20000000000","durationNanos":"5000000000","attributes":[{"key":"http.code","value":{"intValue":"500"}}]}],"matched":2},
 		 "spanSets":[{"spans":[{"spanID":"0000000000000001","name":"GET /cart","startTimeUnixNano":"20000000000","durationNanos":"5000000000","attributes":[{"key":"http.code","value":{"intValue":"500"}}]}],"matched":2}],
 		 "serviceStats":{"db":{"spanCount":1,"errorCount":1},"web":{"spanCount":1,"errorCount":0}}}],
-		"metrics":{"inspectedTraces":3,"inspectedSpans":"5","inspectedBytes":"0","totalBlocks":1,"completedJobs":1,"totalJobs":1},"complete":true}`,
+		"metrics":{"inspectedTraces":3,"inspectedSpans":"5","inspectedBytes":"0","totalBlocks":1,"completedJobs":1,"totalJobs":1}}`,
 		get(t.Context(), h, "/api/search?tags=http.code%3D500&spss=1").Body.String())
 	late := search(t, h, "tags=name%3Dlate").Traces[0]
 	require.Equal(t, "<root span not yet received>", late.RootServiceName)

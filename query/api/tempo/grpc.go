@@ -264,7 +264,7 @@ func (a *API) rpcValuesV2(c *call, send func([]byte) error) error {
 	}
 	var m []byte
 	for _, v := range vs {
-		m = wire.AppendMessage(m, 1, func(b []byte) []byte { return wire.AppendText(wire.AppendText(b, 1, typeName(v)), 2, v.Text()) })
+		m = wire.AppendMessage(m, 1, func(b []byte) []byte { return wire.AppendText(wire.AppendText(b, 1, typeName(v)), 2, valueText(v)) })
 	}
 	return send(protoRead(m, stats))
 }

@@ -140,7 +140,7 @@ func (a *API) queryRange(c *call) (answer, error) {
 		}
 		body = append(body, '}')
 	}
-	return answer{typeJSON, append(appendStats(append(body, `],"metrics":`...), res.Stats), '}')}, nil
+	return answer{typeJSON, append(appendStats(append(body, `],"metrics":`...), res.Stats), '}'), nil}, nil
 }
 
 func appendSample(dst []byte, t int64, v float64) []byte {
@@ -165,5 +165,5 @@ func (a *API) queryInstant(c *call) (answer, error) {
 		body = appendAttrs(append(body, `{"labels":`...), s.Labels)
 		body = append(appendFloat(append(body, `,"value":`...), last(s.Points)), '}')
 	}
-	return answer{typeJSON, append(appendStats(append(body, `],"metrics":`...), res.Stats), '}')}, nil
+	return answer{typeJSON, append(appendStats(append(body, `],"metrics":`...), res.Stats), '}'), nil}, nil
 }

@@ -180,12 +180,12 @@ func (a *API) search(c *call) (answer, error) {
 		}
 		body = appendTrace(body, &res.Traces[i], q.Spans > 0)
 	}
-	body = append(appendStats(append(body, `],"metrics":`...), res.Stats), `,"complete":`...)
-	body = strconv.AppendBool(body, res.Next == nil)
+	body = append(appendStats(append(body, `],"metrics":`...), res.Stats), '}')
+	var p page
 	if res.Next != nil {
-		body = telemetry.AppendJSONString(append(body, `,"cursor":`...), res.Next.String())
+		p.cursor = res.Next.String()
 	}
-	return answer{typeJSON, append(body, '}')}, nil
+	return answer{typeJSON, body, &p}, nil
 }
 
 // appendStats appends what a query cost.

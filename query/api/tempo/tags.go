@@ -55,7 +55,7 @@ func (a *API) tagsV1(c *call) (answer, error) {
 		return answer{}, err
 	}
 	body := appendNames([]byte(`{"tagNames":`), namesOf(tags))
-	return answer{typeJSON, append(appendStats(append(body, `,"metrics":`...), stats), '}')}, nil
+	return answer{typeJSON, append(appendStats(append(body, `,"metrics":`...), stats), '}'), nil}, nil
 }
 
 func (a *API) tagsV2(c *call) (answer, error) {
@@ -71,7 +71,7 @@ func (a *API) tagsV2(c *call) (answer, error) {
 		body = telemetry.AppendJSONString(append(body, `{"name":`...), t.Scope)
 		body = append(appendNames(append(body, `,"tags":`...), t.Names), '}')
 	}
-	return answer{typeJSON, append(appendStats(append(body, `],"metrics":`...), stats), '}')}, nil
+	return answer{typeJSON, append(appendStats(append(body, `],"metrics":`...), stats), '}'), nil}, nil
 }
 
 func appendNames(dst []byte, names []string) []byte {
@@ -128,13 +128,13 @@ func (a *API) valuesV1(c *call) (answer, error) {
 		return answer{}, err
 	}
 	body := appendNames([]byte(`{"tagValues":`), texts(vs))
-	return answer{typeJSON, append(appendStats(append(body, `,"metrics":`...), stats), '}')}, nil
+	return answer{typeJSON, append(appendStats(append(body, `,"metrics":`...), stats), '}'), nil}, nil
 }
 
 func texts(vs []traceql.Value) []string {
 	var out []string
 	for _, v := range vs {
-		out = append(out, v.Text())
+		out = append(out, valueText(v))
 	}
 	slices.Sort(out)
 	return slices.Compact(out)
@@ -155,9 +155,17 @@ func (a *API) valuesV2(c *call) (answer, error) {
 			body = append(body, ',')
 		}
 		body = telemetry.AppendJSONString(append(body, `{"type":`...), typeName(v))
-		body = append(telemetry.AppendJSONString(append(body, `,"value":`...), v.Text()), '}')
+		body = append(telemetry.AppendJSONString(append(body, `,"value":`...), valueText(v)), '}')
 	}
-	return answer{typeJSON, append(appendStats(append(body, `],"metrics":`...), stats), '}')}, nil
+	return answer{typeJSON, append(appendStats(append(body, `],"metrics":`...), stats), '}'), nil}, nil
+}
+
+// valueText writes a value as Tempo does: floats without a fraction look like integers.
+func valueText(v traceql.Value) string {
+	if v.Type == syntax.TypeFloat {
+		return strings.TrimSuffix(v.Text(), ".0")
+	}
+	return v.Text()
 }
 
 // typeName is what Tempo calls the type of a value.

@@ -23,7 +23,7 @@ func kinds(t *testing.T) *testkit.Store {
 		Scope: &telemetry.Scope{Name: "lib", Version: "1", Attrs: telemetry.Attrs{{Key: "in.scope", Value: telemetry.String("s")}}},
 		Attrs: telemetry.NewAttrs(telemetry.Attrs{
 			{Key: "b", Value: telemetry.Bool(true)},
-			{Key: "f", Value: telemetry.Double(1.5)},
+			{Key: "f", Value: telemetry.Double(1.5)}, {Key: "g", Value: telemetry.Double(3)},
 			{Key: "i", Value: telemetry.Int(-1)},
 			{Key: "t", Value: telemetry.String("x")},
 			{Key: "a b", Value: telemetry.Array([]telemetry.Value{telemetry.String("one"), telemetry.String("two")})},
@@ -49,7 +49,7 @@ func TestTags(t *testing.T) {
 		{"names", few, "/api/search/tags", `{"tagNames":["duration","http.code","kind","name","rootName","rootServiceName","service.name","status","statusMessage","traceDuration","user","zone"]}`},
 		{"names of a scope", few, "/api/search/tags?scope=resource", `{"tagNames":["service.name","zone"]}`},
 		{"scopes", all, "/api/v2/search/tags", `{"scopes":[
-			{"name":"span","tags":["a b","b","f","i","t"]},{"name":"resource","tags":["service.name","zone"]},{"name":"event","tags":["in.event"]},
+			{"name":"span","tags":["a b","b","f","g","i","t"]},{"name":"resource","tags":["service.name","zone"]},{"name":"event","tags":["in.event"]},
 			{"name":"link","tags":["in.link"]},{"name":"instrumentation","tags":["in.scope"]},
 			{"name":"intrinsic","tags":["duration","event:name","event:timeSinceStart","instrumentation:name","instrumentation:version","kind","name","rootName","rootServiceName",
 			"span:duration","span:kind","span:name","span:status","span:statusMessage","status","statusMessage","trace:duration","trace:rootName","trace:rootService","traceDuration"]}]}`},
@@ -68,6 +68,7 @@ func TestTags(t *testing.T) {
 		{"durations", all, "/api/v2/search/tag/duration/values", `{"tagValues":[{"type":"duration","value":"4s"}]}`},
 		{"texts of an array", all, "/api/v2/search/tag/span." + `"a b"` + "/values", `{"tagValues":[{"type":"string","value":"one"},{"type":"string","value":"two"}]}`},
 		{"float", all, "/api/v2/search/tag/span.f/values", `{"tagValues":[{"type":"float","value":"1.5"}]}`},
+		{"float without a fraction", all, "/api/v2/search/tag/span.g/values", `{"tagValues":[{"type":"float","value":"3"}]}`},
 		{"bool", all, "/api/v2/search/tag/.b/values", `{"tagValues":[{"type":"bool","value":"true"}]}`},
 		{"event", all, "/api/v2/search/tag/event.in.event/values", `{"tagValues":[{"type":"string","value":"e"}]}`},
 		{"link", all, "/api/v2/search/tag/link.in.link/values", `{"tagValues":[{"type":"int","value":"7"}]}`},

@@ -14,34 +14,35 @@ import (
 
 // traceV1 answers with the trace itself; its list of resource spans is called batches.
 func (a *API) traceV1(c *call) (answer, error) {
-	t, _, err := a.trace(c)
+	t, p, err := a.trace(c)
 	if err != nil {
 		return answer{}, err
 	}
 	if !t.JSON {
-		return answer{typeProto, t.Append(nil)}, nil
+		return answer{typeProto, t.Append(nil), p}, nil
 	}
-	return answer{typeJSON, append(t.AppendList([]byte(`{"batches":`)), '}')}, nil
+	return answer{typeJSON, append(t.AppendList([]byte(`{"batches":`)), '}'), p}, nil
 }
 
 // traceV2 answers with a message that holds the trace, and where its next page begins.
 func (a *API) traceV2(c *call) (answer, error) {
-	t, next, err := a.trace(c)
+	t, p, err := a.trace(c)
 	if err != nil {
 		return answer{}, err
 	}
+	more := "the trace goes on at cursor=" + p.cursor
 	if !t.JSON { // the protobuf form of a trace is that of OTLP's TracesData
 		body := wire.AppendMessage(nil, 1, t.Append)
-		if next != nil {
-			body = wire.AppendText(wire.AppendNumber(body, 3, 1), 4, "the trace goes on at cursor="+next.String())
+		if p.cursor != "" {
+			body = wire.AppendText(wire.AppendNumber(body, 3, 1), 4, more)
 		}
-		return answer{typeProto, body}, nil
+		return answer{typeProto, body, p}, nil
 	}
 	body := t.Append([]byte(`{"trace":`))
-	if next != nil {
-		body = telemetry.AppendJSONString(append(body, `,"status":"PARTIAL","cursor":`...), next.String())
+	if p.cursor != "" {
+		body = telemetry.AppendJSONString(append(body, `,"status":"PARTIAL","message":`...), more)
 	}
-	return answer{typeJSON, append(body, '}')}, nil
+	return answer{typeJSON, append(body, '}'), p}, nil
 }
 
 // place is where a page of a trace begins: behind some of the spans that start at a time.
@@ -67,7 +68,7 @@ func parsePlace(s string) (*place, error) {
 }
 
 // trace reads the trace that the request names, or a page of it: spans by start, with where the next page begins.
-func (a *API) trace(c *call) (*otlp.Traces, *place, error) {
+func (a *API) trace(c *call) (*otlp.Traces, *page, error) {
 	id, err := telemetry.ParseTraceID(c.r.PathValue("id"))
 	if err != nil {
 		return nil, nil, httpapi.BadDataf("%w", err)
@@ -76,7 +77,7 @@ func (a *API) trace(c *call) (*otlp.Traces, *place, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	page, err := c.params.number("limit", 0, 1, a.Config.MaxSpans)
+	limit, err := c.params.number("limit", 0, 1, a.Config.MaxSpans)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -95,11 +96,11 @@ func (a *API) trace(c *call) (*otlp.Traces, *place, error) {
 		from = *p
 		q.Start = max(q.Start, from.start)
 	}
-	if page > 0 {
-		q.Order, q.Limit = storage.OldestFirst, page+int(from.skip)+1
+	if limit > 0 {
+		q.Order, q.Limit = storage.OldestFirst, limit+int(from.skip)+1
 	}
 	t := &otlp.Traces{JSON: !wantsProto(c.r)}
-	var next *place
+	next := &page{}
 	last := from
 	for b, err := range c.view.Spans(c.ctx, q) {
 		if err != nil {
@@ -110,8 +111,8 @@ func (a *API) trace(c *call) (*otlp.Traces, *place, error) {
 				from.skip--
 				continue
 			}
-			if page > 0 && t.Len() == page {
-				next = &place{last.start, last.skip}
+			if limit > 0 && t.Len() == limit {
+				next.cursor = last.String()
 				break
 			}
 			if t.Len() >= a.Config.MaxSpans {

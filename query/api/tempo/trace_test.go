@@ -46,8 +46,8 @@ func pagesOf(t *testing.T, h http.Handler, limit int) (seen map[string]int, page
 		w := get(t.Context(), h, fmt.Sprintf("/api/v2/traces/1?limit=%d&cursor=%s", limit, cursor))
 		require.Equal(t, http.StatusOK, w.Code, w.Body)
 		var out struct {
-			Trace          json.RawMessage
-			Status, Cursor string
+			Trace           json.RawMessage
+			Status, Message string
 		}
 		require.NoError(t, json.Unmarshal(w.Body.Bytes(), &out))
 		td, err := new(ptrace.JSONUnmarshaler).UnmarshalTraces(out.Trace)
@@ -64,11 +64,14 @@ func pagesOf(t *testing.T, h http.Handler, limit int) (seen map[string]int, page
 		}
 		require.GreaterOrEqual(t, first, last, "pages come by start")
 		last = end
-		if cursor = out.Cursor; cursor == "" {
+		if cursor = w.Header().Get("Braid-Cursor"); cursor == "" {
 			require.Empty(t, out.Status)
+			require.Equal(t, "true", w.Header().Get("Braid-Complete"))
 			return seen, pages + 1
 		}
 		require.Equal(t, "PARTIAL", out.Status)
+		require.Contains(t, out.Message, cursor)
+		require.Equal(t, "false", w.Header().Get("Braid-Complete"))
 		require.Equal(t, limit, td.SpanCount())
 	}
 }
