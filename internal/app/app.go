@@ -34,6 +34,7 @@ import (
 	"github.com/braidobs/braid/internal/selfobs"
 	"github.com/braidobs/braid/internal/telemetry"
 	"github.com/braidobs/braid/query"
+	"github.com/braidobs/braid/query/spanmetrics"
 	"github.com/braidobs/braid/storage"
 	"github.com/braidobs/braid/storage/blob/dir"
 	"github.com/braidobs/braid/storage/catalog/badger"
@@ -81,7 +82,8 @@ type App struct {
 
 	queryLog io.Closer // nil when there is none
 	syslog   *syslog.Server
-	scraper  *scrape.Scraper // nil when nothing is scraped
+	scraper  *scrape.Scraper       // nil when nothing is scraped
+	recorder *spanmetrics.Recorder // nil when the metrics of spans are not written
 }
 
 // New prepares a process. The configuration must have been loaded or validated by config.
@@ -126,6 +128,7 @@ func (a *App) Run(ctx context.Context) error {
 		a.obs.Part(),
 		lifecycle.Part{Name: "apis", Start: a.assemble, Stop: a.closeQueryLog},
 		lifecycle.Part{Name: "scraper", Run: a.runScraper},
+		lifecycle.Part{Name: "metrics of spans", Run: a.runRecorder},
 		a.syslogPart(),
 		a.alertingPart(),
 		a.main.Part("query listener"),
@@ -179,7 +182,7 @@ func (a *App) closeStorage(ctx context.Context) error {
 func (a *App) assemble(context.Context) error {
 	now := a.opts.Now
 	counter := slo.NewCounter(a.db, telemetry.Tenant(a.cfg.Alerting.Tenant), slo.Options{Scale: a.cfg.Alerting.SLOScale}, a.reg)
-	pipe := ingest.New(a.cfg.Ingest, ingest.Deps{Writer: slo.Writer{Writer: a.db, Counter: counter}, Now: now, Metrics: a.reg})
+	pipe := ingest.New(a.cfg.Ingest, ingest.Deps{Writer: a.recordSpans(slo.Writer{Writer: a.db, Counter: counter}), Now: now, Metrics: a.reg})
 	receiver := otlp.New(a.cfg.OTLP, otlp.Deps{Pipeline: pipe, Errors: a.errs, Now: now})
 	remote := remotewrite.New(a.cfg.RemoteWrite, remotewrite.Deps{Pipeline: pipe, Errors: a.errs, Now: now})
 	observer := query.NewObserver(a.log, a.reg, now)

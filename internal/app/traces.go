@@ -1,15 +1,18 @@
 package app
 
 import (
+	"context"
 	"net/http"
 
 	"google.golang.org/grpc"
 
 	"github.com/braidobs/braid/internal/httpapi"
+	"github.com/braidobs/braid/internal/selfobs"
 	"github.com/braidobs/braid/query"
 	"github.com/braidobs/braid/query/api/jaeger"
 	"github.com/braidobs/braid/query/api/tempo"
 	"github.com/braidobs/braid/query/spanmetrics"
+	"github.com/braidobs/braid/storage"
 )
 
 // maxCall is the largest request of a gRPC call that reads.
@@ -28,6 +31,23 @@ func (a *App) traceCalls(observer *query.Observer, reads *httpapi.Router, querie
 	tp.RegisterGRPC(rpc)
 	jg.RegisterGRPC(rpc)
 	return queries(rpc)
+}
+
+// recordSpans makes w tell what it writes to a recorder of the metrics of spans, when they are to be written.
+func (a *App) recordSpans(w storage.Writer) storage.Writer {
+	if !a.cfg.Tempo.SpanMetrics {
+		return w
+	}
+	a.recorder = spanmetrics.NewRecorder(spanmetrics.RecorderDeps{Reader: a.db, Writer: a.db, Now: a.opts.Now, Log: a.log})
+	return spanmetrics.Writer{Writer: w, Recorder: a.recorder}
+}
+
+// runRecorder writes the metrics of spans, when they are to be written.
+func (a *App) runRecorder(ctx context.Context) error {
+	if a.recorder == nil {
+		return nil
+	}
+	return a.recorder.Run(selfobs.Suppress(ctx))
 }
 
 // spanMetrics returns the store with the metrics of spans.

@@ -22,6 +22,8 @@ const (
 	maxCells  = 8 << 20 // eight bytes each
 	maxDims   = 8
 	maxSteps  = 1 << 20
+
+	recentGroups = 1 << 10
 )
 
 // key is the values of the labels of a group, as numbers of texts.
@@ -79,21 +81,35 @@ type collector struct {
 	width    int               // cells a step
 	nanos    []int64           // bounds of buckets
 
-	names texts
-	dims  []*dim
-	service, kind, status,
-	peer, database *dim // of the block, nil where not needed
+	names  texts
+	dims   []*dim
 	groups map[key]*group
+	recent []recent // by some bits of the key
 	cells  int
-	last   key
-	latest *group
-	paired []bool // of the block
+
+	// Of the block:
+	service, kind, status, peer, database *dim
+
+	starts, durations []int64 // nil when not needed
+	inside            bool    // everything is in the only step
+	paired            []bool  // clients' spans with a server's below them
+
+	ids ids
 }
+
+// recent is a group that was looked up before.
+type recent struct {
+	key   key
+	group *group
+}
+
+// ids are the numbers of the texts that edges are made of.
+type ids struct{ client, server, producer, consumer, messaging, database, virtual, user, failed uint32 }
 
 // newCollector returns one that counts what matchers leave of a metric. Labels that matchers name besides those of the metric
 // are attributes, which it looks up with keys.
 func newCollector(m metric, g grid, ms []*labels.Matcher, known []storage.SpanKey) (*collector, error) {
-	c := &collector{metric: m, grid: g, width: 1, names: texts{ids: make(map[string]uint32)}, groups: make(map[key]*group)}
+	c := &collector{metric: m, grid: g, width: 1, names: texts{ids: make(map[string]uint32)}, groups: make(map[key]*group), recent: make([]recent, recentGroups)}
 	c.names.id("")
 	if m.part == bucket {
 		c.nanos, _ = m.bounds()
@@ -117,8 +133,15 @@ func newCollector(m metric, g grid, ms []*labels.Matcher, known []storage.SpanKe
 	case ofSpans:
 		c.dims = []*dim{c.service, newDim(labelSpanName, either, storage.Field(storage.SpanName)), c.kind, c.status}
 	case ofEdges:
-		c.peer, c.database = newDim("", either, peers()...), newDim("", either, peers()[1:]...)
+		c.peer, c.database = newDim("", either, peers()[:1]...), newDim("", either, peers()[1:]...)
 		c.dims = make([]*dim, 3) // client, server, connection_type
+		kind := func(k telemetry.SpanKind) uint32 { return c.names.id(c.kind.text(telemetry.Int(int64(k)))) }
+		c.ids = ids{
+			client: kind(telemetry.SpanKindClient), server: kind(telemetry.SpanKindServer),
+			producer: kind(telemetry.SpanKindProducer), consumer: kind(telemetry.SpanKindConsumer),
+			messaging: c.names.id(connectionMessaging), database: c.names.id(connectionDatabase), virtual: c.names.id(connectionVirtual),
+			user: c.names.id(userNode), failed: c.names.id(c.status.text(telemetry.Int(int64(telemetry.StatusError)))),
+		}
 	case ofResources:
 		return c, nil
 	}
@@ -263,21 +286,29 @@ func (c *collector) collect(ctx context.Context, v storage.View, tenant telemetr
 }
 
 func (c *collector) block(b storage.TraceBlock) error {
-	starts, err := b.Starts()
-	if err != nil {
-		return err
+	start, end := c.grid.nanos()
+	lo, hi := b.Bounds()
+	if hi < start || lo > end {
+		return nil
 	}
-	durations, err := b.Durations()
-	if err != nil {
-		return err
+	c.starts, c.durations = nil, nil
+	c.inside = c.grid.n == 1 && lo >= start && hi <= end
+	if !c.inside || c.metric.measure != calls && c.metric.measure != failures {
+		var err error
+		if c.starts, err = b.Starts(); err != nil {
+			return err
+		}
+		if c.durations, err = b.Durations(); err != nil {
+			return err
+		}
 	}
 	switch c.metric.source {
 	case ofSpans:
-		return c.spans(b, starts, durations)
+		return c.spans(b)
 	case ofEdges:
-		return c.edges(b, starts, durations)
+		return c.edges(b)
 	case ofResources:
-		return c.resources(b, starts, durations)
+		return c.resources(b)
 	default:
 		return fmt.Errorf("%s has no source", c.metric.name)
 	}
@@ -340,8 +371,13 @@ func (d *dim) put(col *storage.SpanColumn, j int, id uint32) {
 
 // group returns the group with a key, which has texts for the labels.
 func (c *collector) group(k key) (*group, error) {
-	if c.latest != nil && k == c.last {
-		return c.latest, nil
+	var mix uint32
+	for _, id := range k {
+		mix = (mix + id) * 0x9e3779b1
+	}
+	seen := &c.recent[mix>>22]
+	if seen.group != nil && seen.key == k {
+		return seen.group, nil
 	}
 	g := c.groups[k]
 	if g == nil {
@@ -364,7 +400,7 @@ func (c *collector) group(k key) (*group, error) {
 		}
 		c.groups[k] = g
 	}
-	c.last, c.latest = k, g
+	*seen = recent{k, g}
 	return g, nil
 }
 
@@ -383,6 +419,17 @@ func (c *collector) add(ls labels.Labels) (*group, error) {
 		g.cells = make([]int64, c.grid.n*c.width)
 	}
 	return g, nil
+}
+
+// end returns when the span of a row ended, once times are loaded.
+func (c *collector) end(row int) int64 { return c.starts[row] + max(c.durations[row], 0) }
+
+// step returns the step in which the span of a row ended, -1 for none.
+func (c *collector) step(row int) int {
+	if c.inside {
+		return 0
+	}
+	return c.grid.bucket(c.end(row))
 }
 
 // count adds a value at a step: a number, or a duration in nanoseconds for metrics of durations.

@@ -3,7 +3,6 @@ package spanmetrics
 import (
 	"slices"
 
-	"github.com/braidobs/braid/internal/telemetry"
 	"github.com/braidobs/braid/storage"
 )
 
@@ -15,29 +14,25 @@ type edge struct {
 }
 
 // edges counts the calls in a block.
-func (c *collector) edges(b storage.TraceBlock, starts, durations []int64) error {
+func (c *collector) edges(b storage.TraceBlock) error {
 	parents, err := b.Parents()
 	if err != nil {
 		return err
 	}
-	load := []*dim{c.service, c.kind, c.peer, c.database}
+	load := append([]*dim{c.service, c.kind, c.peer, c.database}, c.dims[3:]...)
 	if c.metric.measure == failures {
 		load = append(load, c.status)
 	}
-	for _, d := range append(load, c.dims[3:]...) {
+	for _, d := range load {
 		if err := c.load(d, b); err != nil {
 			return err
 		}
 	}
-	id := func(k telemetry.SpanKind) uint32 { return c.names.id(c.kind.text(telemetry.Int(int64(k)))) }
-	client, server, producer, consumer := id(telemetry.SpanKindClient), id(telemetry.SpanKindServer), id(telemetry.SpanKindProducer), id(telemetry.SpanKindConsumer)
-	messaging, database, virtual, user := c.names.id(connectionMessaging), c.names.id(connectionDatabase), c.names.id(connectionVirtual), c.names.id(userNode)
-	kinds, services := c.kind.rows, c.service.rows
+	kinds, services, ids := c.kind.rows, c.service.rows, c.ids
 	c.paired = slices.Grow(c.paired[:0], len(kinds))[:len(kinds)]
 	clear(c.paired)
 	for row, k := range kinds {
-		p := parents[row]
-		if k == server && p >= 0 && kinds[p] == client {
+		if p := parents[row]; k == ids.server && p >= 0 {
 			c.paired[p] = true
 		}
 	}
@@ -45,16 +40,19 @@ func (c *collector) edges(b storage.TraceBlock, starts, durations []int64) error
 		p := int(parents[row])
 		e := edge{client: -1, server: -1}
 		switch {
-		case k == server && p >= 0 && kinds[p] == client:
+		case k == ids.server && p >= 0 && kinds[p] == ids.client:
 			e = edge{client: p, server: row, from: services[p], to: services[row]}
-		case k == consumer && p >= 0 && kinds[p] == producer:
-			e = edge{client: p, server: row, kind: messaging, from: services[p], to: services[row]}
-		case k == server && p == storage.NoParent:
-			e = edge{client: -1, server: row, kind: virtual, from: user, to: services[row]}
-		case k == client && !c.paired[row] && c.peer.rows[row] != 0:
-			e = edge{client: row, server: -1, kind: virtual, from: services[row], to: c.peer.rows[row]}
-			if c.database.rows[row] != 0 {
-				e.kind = database
+		case k == ids.consumer && p >= 0 && kinds[p] == ids.producer:
+			e = edge{client: p, server: row, kind: ids.messaging, from: services[p], to: services[row]}
+		case k == ids.server && p == storage.NoParent:
+			e = edge{client: -1, server: row, kind: ids.virtual, from: ids.user, to: services[row]}
+		case k == ids.client && !c.paired[row]:
+			e = edge{client: row, server: -1, kind: ids.virtual, from: services[row], to: c.peer.rows[row]}
+			if name := c.database.rows[row]; name != 0 {
+				e.kind = ids.database
+				if e.to == 0 {
+					e.to = name
+				}
 			}
 		default:
 			continue
@@ -62,7 +60,7 @@ func (c *collector) edges(b storage.TraceBlock, starts, durations []int64) error
 		if e.from == 0 || e.to == 0 {
 			continue // a service without a name is no node
 		}
-		if err := c.edge(e, starts, durations); err != nil {
+		if err := c.edge(e); err != nil {
 			return err
 		}
 	}
@@ -70,37 +68,38 @@ func (c *collector) edges(b storage.TraceBlock, starts, durations []int64) error
 }
 
 // edge counts one call, at the time when the last of its spans ended.
-func (c *collector) edge(e edge, starts, durations []int64) error {
-	ends, lengths := [2]int64{}, [2]int64{}
-	rows := [2]int{e.client, e.server}
-	for i, row := range rows {
-		if row < 0 { // what is known of the call is one span
-			row = rows[1-i]
-		}
-		lengths[i] = max(durations[row], 0)
-		ends[i] = starts[row] + lengths[i]
+func (c *collector) edge(e edge) error {
+	// What is known of some calls is one span.
+	client, server := e.client, e.server
+	if client < 0 {
+		client = server
 	}
-	step := c.grid.bucket(max(ends[0], ends[1]))
+	if server < 0 {
+		server = client
+	}
+	step := c.step(client)
+	if server != client && !c.inside {
+		step = c.grid.bucket(max(c.end(client), c.end(server)))
+	}
 	if step < 0 {
 		return nil
 	}
 	n := int64(1)
 	switch c.metric.measure {
 	case failures:
-		bad := c.names.id(c.status.text(telemetry.Int(int64(telemetry.StatusError))))
-		if !slices.ContainsFunc(rows[:], func(row int) bool { return row >= 0 && c.status.rows[row] == bad }) {
+		if c.status.rows[client] != c.ids.failed && c.status.rows[server] != c.ids.failed {
 			return nil
 		}
 	case clientLatency:
-		n = lengths[0]
+		n = max(c.durations[client], 0)
 	case latency:
-		n = lengths[1]
+		n = max(c.durations[server], 0)
 	case queueLatency:
-		if e.client < 0 || e.server < 0 || c.names.list[e.kind] != connectionMessaging {
+		if e.kind != c.ids.messaging {
 			return nil
 		}
-		n = max(starts[e.server]-ends[0], 0)
-	default:
+		n = max(c.starts[server]-c.end(client), 0)
+	case calls, sizes:
 	}
 	k := key{e.from, e.to, e.kind}
 	for i, d := range c.dims[3:] {

@@ -26,7 +26,8 @@ type grid struct {
 }
 
 // newGrid returns the grid of a query: it ends where the query ends, so that windows whose length and distance are multiples of
-// the step begin and end on the grid. It is finer than the ranges that hints tell of.
+// the step begin and end on the grid. It is finer than the ranges that hints tell of, unless all that matters is what happened
+// in one of them.
 func newGrid(start, end int64, hints *promstorage.SelectHints) grid {
 	step, anchor := fineStep, int64(0)
 	var length, every int64
@@ -35,6 +36,9 @@ func newGrid(start, end int64, hints *promstorage.SelectHints) grid {
 	}
 	if length > 0 {
 		anchor = end
+	}
+	if length > 1 && end-start == length-1 && (hints.Func == "increase" || hints.Func == "rate") {
+		return gridOf(start, end, length, anchor) // one window, of which only both ends matter
 	}
 	if (end-start)/step > manySteps {
 		for _, s := range []time.Duration{time.Minute, 5 * time.Minute, 15 * time.Minute, time.Hour} {

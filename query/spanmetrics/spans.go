@@ -12,7 +12,7 @@ import (
 )
 
 // spans counts those of a block one by one.
-func (c *collector) spans(b storage.TraceBlock, starts, durations []int64) error {
+func (c *collector) spans(b storage.TraceBlock) error {
 	for _, d := range c.dims {
 		if err := c.load(d, b); err != nil {
 			return err
@@ -20,9 +20,8 @@ func (c *collector) spans(b storage.TraceBlock, starts, durations []int64) error
 	}
 	var rows []int      // of the spans whose size is asked for
 	var groups []*group // theirs
-	for row := range starts {
-		length := max(durations[row], 0)
-		step := c.grid.bucket(starts[row] + length)
+	for row := range b.Len() {
+		step := c.step(row)
 		if step < 0 {
 			continue
 		}
@@ -39,7 +38,7 @@ func (c *collector) spans(b storage.TraceBlock, starts, durations []int64) error
 		case c.metric.measure == sizes:
 			rows, groups = append(rows, row), append(groups, g)
 		case c.metric.measure == latency:
-			c.count(g, step, length)
+			c.count(g, step, max(c.durations[row], 0))
 		default:
 			c.count(g, step, 1)
 		}
@@ -53,7 +52,7 @@ func (c *collector) spans(b storage.TraceBlock, starts, durations []int64) error
 	}
 	for i, row := range rows {
 		s := sb.Span(i)
-		c.count(groups[i], c.grid.bucket(starts[row]+max(durations[row], 0)), sizeOf(&s))
+		c.count(groups[i], c.step(row), sizeOf(&s))
 	}
 	return nil
 }
@@ -70,10 +69,10 @@ func sizeOf(s *telemetry.Span) int64 {
 }
 
 // resources finds those that sent spans that ended in the range.
-func (c *collector) resources(b storage.TraceBlock, starts, durations []int64) error {
+func (c *collector) resources(b storage.TraceBlock) error {
 	var rows []int
-	for row := range starts {
-		if c.grid.bucket(starts[row]+max(durations[row], 0)) >= 0 {
+	for row := range b.Len() {
+		if c.step(row) >= 0 {
 			rows = append(rows, row)
 		}
 	}
