@@ -160,12 +160,13 @@ func (a *API) valuesV2(c *call) (answer, error) {
 	return answer{typeJSON, append(appendStats(append(body, `],"metrics":`...), stats), '}'), nil}, nil
 }
 
-// valueText writes a value as Tempo does: floats without a fraction look like integers.
+// valueText writes a value as Tempo does: floats do not look like integers.
 func valueText(v traceql.Value) string {
-	if v.Type == syntax.TypeFloat {
-		return strings.TrimSuffix(v.Text(), ".0")
+	text := v.Text()
+	if v.Type == syntax.TypeFloat && !strings.ContainsAny(text, ".eIN") {
+		text += ".0"
 	}
-	return v.Text()
+	return text
 }
 
 // typeName is what Tempo calls the type of a value.

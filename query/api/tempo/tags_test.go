@@ -23,7 +23,8 @@ func kinds(t *testing.T) *testkit.Store {
 		Scope: &telemetry.Scope{Name: "lib", Version: "1", Attrs: telemetry.Attrs{{Key: "in.scope", Value: telemetry.String("s")}}},
 		Attrs: telemetry.NewAttrs(telemetry.Attrs{
 			{Key: "b", Value: telemetry.Bool(true)},
-			{Key: "f", Value: telemetry.Double(1.5)}, {Key: "g", Value: telemetry.Double(3)},
+			{Key: "f", Value: telemetry.Double(1.5)},
+			{Key: "g", Value: telemetry.Double(3)},
 			{Key: "i", Value: telemetry.Int(-1)},
 			{Key: "t", Value: telemetry.String("x")},
 			{Key: "a b", Value: telemetry.Array([]telemetry.Value{telemetry.String("one"), telemetry.String("two")})},
@@ -68,7 +69,7 @@ func TestTags(t *testing.T) {
 		{"durations", all, "/api/v2/search/tag/duration/values", `{"tagValues":[{"type":"duration","value":"4s"}]}`},
 		{"texts of an array", all, "/api/v2/search/tag/span." + `"a b"` + "/values", `{"tagValues":[{"type":"string","value":"one"},{"type":"string","value":"two"}]}`},
 		{"float", all, "/api/v2/search/tag/span.f/values", `{"tagValues":[{"type":"float","value":"1.5"}]}`},
-		{"float without a fraction", all, "/api/v2/search/tag/span.g/values", `{"tagValues":[{"type":"float","value":"3"}]}`},
+		{"float without a fraction", all, "/api/v2/search/tag/span.g/values", `{"tagValues":[{"type":"float","value":"3.0"}]}`},
 		{"bool", all, "/api/v2/search/tag/.b/values", `{"tagValues":[{"type":"bool","value":"true"}]}`},
 		{"event", all, "/api/v2/search/tag/event.in.event/values", `{"tagValues":[{"type":"string","value":"e"}]}`},
 		{"link", all, "/api/v2/search/tag/link.in.link/values", `{"tagValues":[{"type":"int","value":"7"}]}`},
