@@ -182,6 +182,8 @@ type Shared struct {
 
 	mu    sync.Mutex // guards known
 	known []*sharedTable
+
+	memories memories
 }
 
 // sharedTable is the table of some parts.
@@ -251,7 +253,7 @@ func (r *reader) ids(ctx context.Context, u *unit, f func(*telemetry.TraceID, fr
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		b, err := u.block(i, &r.memory)
+		b, err := u.block(i, r.memory)
 		if err != nil {
 			return err
 		}

@@ -155,7 +155,10 @@ again:
 			if _, known := number[key]; known || u.broken {
 				continue
 			}
-			b, err := u.block(int(f.block), nil)
+			if len(blocks) == len(r.more) {
+				r.more = append(r.more, r.shared.memories.take())
+			}
+			b, err := u.block(int(f.block), r.more[len(blocks)])
 			if err == nil {
 				_, err = b.First()
 			}

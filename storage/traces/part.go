@@ -130,7 +130,8 @@ func (p *Part) Scan(ctx context.Context, s *Scan, emit func(Rows) error) error {
 	}
 	var memory *columns.Memory
 	if !s.late { // nothing is asked of a block after the next is open
-		memory = &columns.Memory{}
+		memory = p.open.memories.take()
+		defer p.open.memories.give(memory)
 	}
 	for _, i := range segments {
 		if in := p.columns.Info(i); in.LastStart < s.Start || in.Start > s.End {
@@ -153,7 +154,7 @@ func (p *Part) scanSegment(ctx context.Context, n int, s *Scan, memory *columns.
 		return err
 	}
 	if ids, ok := storage.TracesOf(s.Where); ok {
-		return p.scanTraces(ctx, n, g, ids, s, emit)
+		return p.scanTraces(ctx, n, g, ids, s, memory, emit)
 	}
 	set, err := g.Where(s.Where)
 	if err != nil {
@@ -177,12 +178,7 @@ func (p *Part) scanSegment(ctx context.Context, n int, s *Scan, memory *columns.
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		var b *columns.Block
-		if memory != nil {
-			b, err = g.BlockIn(i, memory)
-		} else {
-			b, err = g.Block(i)
-		}
+		b, err := blockIn(g, i, memory)
 		if err != nil {
 			return err
 		}
@@ -193,8 +189,28 @@ func (p *Part) scanSegment(ctx context.Context, n int, s *Scan, memory *columns.
 	return nil
 }
 
+// blockIn returns a block in a memory, or in its own.
+func blockIn(g *columns.Segment, i int, in *columns.Memory) (*columns.Block, error) {
+	if in == nil {
+		return g.Block(i)
+	}
+	return g.BlockIn(i, in)
+}
+
+// memories are what blocks were decoded into, kept for the reads to come as long as the garbage collector lets them.
+type memories struct{ pool sync.Pool }
+
+func (m *memories) take() *columns.Memory {
+	if in, ok := m.pool.Get().(*columns.Memory); ok {
+		return in
+	}
+	return &columns.Memory{}
+}
+
+func (m *memories) give(in *columns.Memory) { m.pool.Put(in) }
+
 // scanTraces emits the rows of some traces of segment n.
-func (p *Part) scanTraces(ctx context.Context, n int, g *columns.Segment, ids []telemetry.TraceID, s *Scan, emit func(Rows) error) error {
+func (p *Part) scanTraces(ctx context.Context, n int, g *columns.Segment, ids []telemetry.TraceID, s *Scan, memory *columns.Memory, emit func(Rows) error) error {
 	type found struct{ block, trace int }
 	var at []found
 	for _, id := range ids {
@@ -217,7 +233,7 @@ func (p *Part) scanTraces(ctx context.Context, n int, g *columns.Segment, ids []
 		}
 		var err error
 		if i == 0 || b == nil || at[i-1].block != f.block {
-			if b, err = g.Block(f.block); err != nil {
+			if b, err = blockIn(g, f.block, memory); err != nil {
 				return err
 			}
 		}
@@ -289,6 +305,8 @@ type Segments struct {
 	known map[segmentKey]*openSegment
 	clock int64
 	bytes int64
+
+	memories memories
 }
 
 type segmentKey struct {

@@ -34,7 +34,12 @@ type Query struct {
 // traces of heads.
 func Read(ctx context.Context, sources []Source, q Query, shared *Shared, failed func(src int, err error) error) iter.Seq2[storage.TraceBlock, error] {
 	return func(yield func(storage.TraceBlock, error) bool) {
-		r := &reader{Query: q, shared: shared, failed: failed, cost: q.Cost, yield: yield}
+		r := &reader{Query: q, shared: shared, failed: failed, cost: q.Cost, yield: yield, memory: shared.memories.take()}
+		defer func() {
+			for _, m := range append(r.more, r.memory) {
+				shared.memories.give(m)
+			}
+		}()
 		if err := r.run(ctx, sources); err != nil && !errors.Is(err, errEnough) {
 			yield(nil, err)
 		}
@@ -57,8 +62,9 @@ type reader struct {
 	taken   map[telemetry.TraceID]bool // traces of heads that are joined with others
 	inHeads map[[2]int]bool            // units and blocks that have such
 	queue   candidates
-	rows    []int32        // of a trace in a head
-	memory  columns.Memory // of the block that is read: what is yielded is valid until the next
+	rows    []int32           // of a trace in a head
+	memory  *columns.Memory   // of the block that is read: what is yielded is valid until the next
+	more    []*columns.Memory // of the blocks of joined traces, one each
 	// matching says of the traces of a head which may have a row for a predicate.
 	matching map[headNeed][]bool
 	ahead    int64 // no trace that is not in the queue yet starts after it
@@ -380,7 +386,7 @@ func (r *reader) send(c *candidate, rest int64) error {
 
 // blockOf returns a block without the traces that are joined with others, and without what was deleted.
 func (r *reader) blockOf(u *unit, i int) (storage.TraceBlock, error) {
-	b, err := u.block(i, &r.memory)
+	b, err := u.block(i, r.memory)
 	if err != nil || len(u.masks) == 0 && !r.isShared(u, i) {
 		return b, err
 	}

@@ -102,12 +102,7 @@ func (u *unit) block(i int, in *columns.Memory) (storage.TraceBlock, error) {
 		if err != nil {
 			return nil, err
 		}
-		var b *columns.Block
-		if in != nil {
-			b, err = g.BlockIn(i, in)
-		} else {
-			b, err = g.Block(i)
-		}
+		b, err := blockIn(g, i, in)
 		if err != nil {
 			return nil, err
 		}
