@@ -128,6 +128,29 @@ func (c *SpanColumn) Value(i int) telemetry.Value {
 	return c.Dict[c.Code[i]]
 }
 
+// Reader returns what reads the column row by row.
+func (c *SpanColumn) Reader() ColumnReader { return ColumnReader{c: c} }
+
+// ColumnReader reads a column row by row, in rising order.
+type ColumnReader struct {
+	c *SpanColumn
+	i int
+}
+
+// At returns the first value of a row, empty when it has none.
+func (r *ColumnReader) At(row int32) telemetry.Value {
+	if r.c.Rows == nil {
+		return r.c.Value(int(row))
+	}
+	for r.i < len(r.c.Rows) && r.c.Rows[r.i] < row {
+		r.i++
+	}
+	if r.i < len(r.c.Rows) && r.c.Rows[r.i] == row {
+		return r.c.Value(r.i)
+	}
+	return telemetry.Value{}
+}
+
 // Each calls f with each value of key that a span has, in the order in which they were sent.
 func (k SpanKey) Each(res *telemetry.Resource, s *telemetry.Span, f func(telemetry.Value)) {
 	switch k.Scope {

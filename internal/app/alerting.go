@@ -20,7 +20,8 @@ func CheckRules(cfg Config, log *slog.Logger) error {
 	if _, err := alerting.Check(cfg.Alerting, cfg.PromQL.Parser(), log); err != nil {
 		return fmt.Errorf("the rules have mistakes:\n%w", err)
 	}
-	return nil
+	_, err := samplingPolicy(cfg.Sampling)
+	return err
 }
 
 // assembleAlerting puts together what evaluates rules and objectives, sends alerts and explains them.

@@ -131,6 +131,7 @@ func (a *App) Run(ctx context.Context) error {
 		lifecycle.Part{Name: "metrics of spans", Run: a.runRecorder},
 		a.syslogPart(),
 		a.alertingPart(),
+		a.samplingPart(),
 		a.main.Part("query listener"),
 		a.ohttp.Part("OTLP/HTTP listener"),
 		lifecycle.Part{Name: "OTLP/gRPC listener", Start: a.listenGRPC, Run: func(ctx context.Context) error { return a.grpc.Serve(ctx) }, Stop: func(context.Context) error { a.rpc.Stop(); return nil }, Grace: a.cfg.Server.Drain.Std() + time.Second},

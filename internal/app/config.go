@@ -6,6 +6,7 @@ import (
 
 	"github.com/braidobs/braid/alerting"
 	"github.com/braidobs/braid/correlate"
+	"github.com/braidobs/braid/correlate/sampling"
 	"github.com/braidobs/braid/ingest"
 	"github.com/braidobs/braid/ingest/otlp"
 	"github.com/braidobs/braid/ingest/remotewrite"
@@ -34,6 +35,7 @@ type Config struct {
 	Loki        loki.Config        `yaml:"loki" help:"Queries of logs."`
 	Tempo       tempo.Config       `yaml:"tempo" help:"Trace by ID and search."`
 	Correlate   correlate.Config   `yaml:"correlate" help:"Joins of the signals."`
+	Sampling    sampling.Config    `yaml:"sampling" help:"What is kept of traces that are not new any more."`
 	Alerting    alerting.Config    `yaml:"alerting" help:"Rules and alerts."`
 	Self        selfobs.Config     `yaml:"self" help:"Logs, metrics and traces of Braid itself."`
 }

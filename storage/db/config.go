@@ -26,7 +26,6 @@ type Config struct {
 	FlushInterval      config.Duration `yaml:"flush_interval" help:"How long records stay in memory before they are written to a part, however few there are."`
 	LogBytes           config.Size     `yaml:"log_bytes" help:"The size of the write-ahead log at which everything in memory is written to parts. It bounds the time of a start after a crash."`
 	RetryWindow        config.Duration `yaml:"retry_window" help:"How long a write request is remembered, so that a retry of it is stored once."`
-	RetryKeys          int             `yaml:"retry_keys" help:"How many write requests are remembered at most."`
 	MaxSources         int             `yaml:"max_sources" help:"How many numbered streams of senders, such as the logs of containers, are remembered, so that what is sent again is stored once. The one written to longest ago is forgotten first."`
 	MaxState           config.Size     `yaml:"max_state" help:"How much keyed state, such as the evidence of alerts, is kept."`
 	MaxSeries          int             `yaml:"max_series" help:"How many series of one tenant may be written to at once. Series beyond are refused; one that had no samples for 15 minutes does not count."`
@@ -46,7 +45,6 @@ func DefaultConfig() Config {
 		FlushInterval: config.Duration(10 * time.Minute),
 		LogBytes:      512 << 20,
 		RetryWindow:   config.Duration(5 * time.Minute),
-		RetryKeys:     200_000,
 		MaxSources:    200_000,
 		MaxState:      64 << 20,
 		MaxSeries:     1_000_000, MaxSeriesPerMetric: 200_000,
@@ -81,9 +79,6 @@ func (c Config) Validate() error {
 	}
 	if c.RetryWindow < 0 {
 		errs.Field("retry_window", errors.New("must not be negative"))
-	}
-	if c.RetryKeys < 1 {
-		errs.Field("retry_keys", errors.New("must be positive"))
 	}
 	if c.MaxSources < 1 {
 		errs.Field("max_sources", errors.New("must be positive"))
@@ -164,7 +159,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		rejected:       counter("records_rejected_total", "Records that the store rejected.", "signal"),
 		overloaded:     counter("writes_refused_total", "Writes refused for now.", "reason"),
 		retries:        counter("writes_retried_total", "Writes recognised as a retry and stored once.").WithLabelValues(),
-		evicted:        counter("retry_keys_evicted_total", "Keys of requests forgotten before the end of storage.retry_window because of storage.retry_keys.").WithLabelValues(),
+		evicted:        counter("retry_keys_evicted_total", "Keys of requests forgotten before the end of storage.retry_window because there were more than 200,000.").WithLabelValues(),
 		again:          counter("records_sent_again_total", "Records of numbered streams that were acknowledged before and not stored again.").WithLabelValues(),
 		sourcesEvicted: counter("sources_evicted_total", "Numbered streams forgotten because of storage.max_sources.").WithLabelValues(),
 		stateFull:      counter("state_refused_total", "Keyed state refused because of storage.max_state.").WithLabelValues(),

@@ -181,7 +181,7 @@ func Open(ctx context.Context, cfg Config, deps Deps) (*DB, error) {
 	d := &DB{
 		cfg: cfg, deps: deps, log: deps.Log, m: newMetrics(deps.Metrics),
 		turns: newTurns(), sources: newSources(cfg.MaxSources), state: newValues(),
-		keys: newRetryKeys(cfg.RetryWindow.Std(), cfg.RetryKeys), kick: make(chan struct{}, 1), flushed: make(chan struct{}, 1),
+		keys: newRetryKeys(cfg.RetryWindow.Std(), maxRetryKeys), kick: make(chan struct{}, 1), flushed: make(chan struct{}, 1),
 		deltas: signalmetrics.NewDeltas(cfg.MaxDeltaSeries), committed: signalmetrics.NewDeltas(cfg.MaxDeltaSeries),
 		active:   signalmetrics.NewActive(signalmetrics.Limits{PerTenant: cfg.MaxSeries, PerMetric: cfg.MaxSeriesPerMetric}),
 		overflow: overflows{counts: make(map[overflowKey]float64)},

@@ -7,6 +7,9 @@ import (
 	"github.com/braidobs/braid/storage"
 )
 
+// maxRetryKeys is how many write requests are remembered at most.
+const maxRetryKeys = 200_000
+
 // retryKeys remembers the outcome of requests by their key for a while, so that a retry is stored once.
 type retryKeys struct {
 	window time.Duration

@@ -255,19 +255,19 @@ func operations(ctx context.Context, v storage.View, tenant telemetry.Tenant, se
 		if err != nil {
 			return nil, err
 		}
-		var cols [3]rowValues
+		var cols [3]storage.ColumnReader
 		for i, k := range q.Keys {
 			c, err := b.Column(k)
 			if err != nil {
 				return nil, err
 			}
-			cols[i] = rowValues{c: c}
+			cols[i] = c.Reader()
 		}
 		for row := range int32(b.Len()) {
-			if cols[0].at(row).Text() != service {
+			if cols[0].At(row).Text() != service {
 				continue
 			}
-			op := operation{cols[1].at(row).Str(), telemetry.SpanKind(cols[2].at(row).Int())}
+			op := operation{cols[1].At(row).Str(), telemetry.SpanKind(cols[2].At(row).Int())}
 			if kind == 0 || op.kind == kind {
 				seen[op] = true
 			}
@@ -284,24 +284,4 @@ func operations(ctx context.Context, v storage.View, tenant telemetry.Tenant, se
 		return int(a.kind) - int(b.kind)
 	})
 	return out, nil
-}
-
-// rowValues reads a column of single values row by row, in rising order.
-type rowValues struct {
-	c *storage.SpanColumn
-	i int
-}
-
-// at returns the value of a row, empty when it has none.
-func (r *rowValues) at(row int32) telemetry.Value {
-	if r.c.Rows == nil {
-		return r.c.Value(int(row))
-	}
-	for r.i < len(r.c.Rows) && r.c.Rows[r.i] < row {
-		r.i++
-	}
-	if r.i < len(r.c.Rows) && r.c.Rows[r.i] == row {
-		return r.c.Value(r.i)
-	}
-	return telemetry.Value{}
 }

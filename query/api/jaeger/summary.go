@@ -80,13 +80,13 @@ func summarize(b storage.TraceBlock, wanted map[telemetry.TraceID]int, out *[]su
 	if err != nil {
 		return err
 	}
-	var cols [3]rowValues
+	var cols [3]storage.ColumnReader
 	for i, k := range []storage.SpanKey{serviceKey(), storage.Field(storage.SpanName), storage.Field(storage.SpanStatus)} {
 		c, err := b.Column(k)
 		if err != nil {
 			return err
 		}
-		cols[i] = rowValues{c: c}
+		cols[i] = c.Reader()
 	}
 	for t, id := range ids {
 		if _, ok := wanted[id]; !ok {
@@ -96,7 +96,7 @@ func summarize(b storage.TraceBlock, wanted map[telemetry.TraceID]int, out *[]su
 		byName := make(map[string]*serviceSummary)
 		root := false
 		for row := first[t]; row < first[t+1]; row++ {
-			service, failed := cols[0].at(row).Text(), cols[2].at(row).Int() == int64(telemetry.StatusError)
+			service, failed := cols[0].At(row).Text(), cols[2].At(row).Int() == int64(telemetry.StatusError)
 			c := byName[service]
 			if c == nil {
 				c = &serviceSummary{name: service}
@@ -109,7 +109,7 @@ func summarize(b storage.TraceBlock, wanted map[telemetry.TraceID]int, out *[]su
 				c.errors++
 			}
 			s.start, s.end = min(s.start, starts[row]), max(s.end, starts[row]+max(durations[row], 0))
-			operation := cols[1].at(row).Str()
+			operation := cols[1].At(row).Str()
 			switch {
 			case parents[row] == storage.LostParent:
 				s.orphans++
