@@ -117,7 +117,7 @@ type call struct {
 	labels         map[string]string
 }
 
-// naiveCalls looks at every pair of spans.
+// naiveCalls looks at every pair of spans of each trace.
 func naiveCalls(rows []storage.SpanRow) []call {
 	var out []call
 	add := func(client, server *storage.SpanRow, from, to, kind string) {
@@ -125,15 +125,16 @@ func naiveCalls(rows []storage.SpanRow) []call {
 			out = append(out, call{client, server, map[string]string{"client": from, "server": to, "connection_type": kind}})
 		}
 	}
+	traces := make(map[telemetry.TraceID][]*storage.SpanRow)
+	for i := range rows {
+		id := rows[i].Span.TraceID
+		traces[id] = append(traces[id], &rows[i])
+	}
 	for i := range rows {
 		r := &rows[i]
 		var parent *storage.SpanRow
 		served := false
-		for j := range rows {
-			o := &rows[j]
-			if o.Span.TraceID != r.Span.TraceID {
-				continue
-			}
+		for _, o := range traces[r.Span.TraceID] {
 			if o.Span.SpanID == r.Span.ParentID {
 				parent = o
 			}
