@@ -62,7 +62,7 @@ func TestSampling(t *testing.T) {
 			case i == rare && half == 0:
 				s.Name = "GET /rare"
 			case i == midnight && half == 1:
-				s.Start, s.End = s.Start-2*int64(time.Hour), s.End
+				s.Start -= 2 * int64(time.Hour)
 			}
 			b.Spans = append(b.Spans, s)
 		}

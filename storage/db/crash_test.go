@@ -17,6 +17,7 @@ import (
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/stretchr/testify/require"
 
+	"github.com/braidobs/braid/internal/telemetry"
 	"github.com/braidobs/braid/storage"
 	"github.com/braidobs/braid/storage/vfs"
 )
@@ -79,8 +80,12 @@ func (l *life) step(t *testing.T) {
 		}
 	case p < 85:
 		_ = l.m.db.Flush(t.Context())
-	case p < 95:
+	case p < 94:
 		_ = l.m.db.Maintain(t.Context())
+	case p < 95: // all traces are kept: the parts are written anew
+		for _, d := range l.m.db.TraceDays() {
+			_ = l.m.db.SampleTraces(t.Context(), d, math.MaxUint64, func(telemetry.TraceID) float64 { return 1 })
+		}
 	case p < 97:
 		l.delete(t)
 	case p < 99: // past the window of retries: the log may be trimmed
