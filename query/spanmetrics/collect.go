@@ -372,7 +372,7 @@ func (d *dim) put(col *storage.SpanColumn, j int, id uint32) {
 // group returns the group with a key, which has texts for the labels.
 func (c *collector) group(k key) (*group, error) {
 	var mix uint32
-	for _, id := range k {
+	for _, id := range k[:len(c.dims)] {
 		mix = (mix + id) * 0x9e3779b1
 	}
 	seen := &c.recent[mix>>22]
