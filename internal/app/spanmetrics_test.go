@@ -3,7 +3,9 @@ package app
 import (
 	"context"
 	"encoding/binary"
+	"fmt"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 
@@ -98,12 +100,22 @@ func askSpanMetrics(t *testing.T, r storage.Reader, queries []string, begin time
 			req := promql.Request{Tenant: telemetry.DefaultTenant, Expr: q, Start: begin.Add(5 * time.Minute), End: begin.Add(31 * time.Minute), Step: step}
 			a, err := e.Query(t.Context(), req)
 			require.NoError(t, err, q)
-			if v, ok := a.Value.(prompromql.Vector); ok {
+			switch v := a.Value.(type) { // the last digits depend on the order in which PromQL adds
+			case prompromql.Vector:
 				require.NotEmpty(t, v, q)
+				for _, x := range v {
+					out = append(out, fmt.Sprintf("%s %s %d %.10g", q, x.Metric, x.T, x.F))
+				}
+			case prompromql.Matrix:
+				for _, x := range v {
+					for _, p := range x.Floats {
+						out = append(out, fmt.Sprintf("%s %s %d %.10g", q, x.Metric, p.T, p.F))
+					}
+				}
 			}
-			out = append(out, a.Value.String())
 			a.Close()
 		}
 	}
+	slices.Sort(out)
 	return out
 }
