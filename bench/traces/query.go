@@ -319,7 +319,7 @@ func countTraces(ctx context.Context, t *target, q string, begin, end time.Time)
 	v := url.Values{"q": {q}, "limit": {"500"}, "spss": {"1"}, "start": {strconv.FormatInt(begin.Unix(), 10)}, "end": {strconv.FormatInt(end.Unix(), 10)}}
 	seen := make(map[string]bool)
 	for {
-		b, err := t.get(ctx, "/api/search", v, false)
+		b, header, err := t.ask(ctx, "/api/search", v, false)
 		if err != nil {
 			return n, err
 		}
@@ -327,7 +327,6 @@ func countTraces(ctx context.Context, t *target, q string, begin, end time.Time)
 			Traces []struct {
 				TraceID string `json:"traceID"`
 			} `json:"traces"`
-			Cursor string `json:"cursor"`
 		}
 		if err := json.Unmarshal(b, &a); err != nil {
 			return n, err
@@ -339,10 +338,11 @@ func countTraces(ctx context.Context, t *target, q string, begin, end time.Time)
 			seen[x.TraceID] = true
 			n++
 		}
-		if a.Cursor == "" {
+		cursor := header.Get("Braid-Cursor")
+		if cursor == "" {
 			return n, nil
 		}
-		v.Set("cursor", a.Cursor)
+		v.Set("cursor", cursor)
 	}
 }
 

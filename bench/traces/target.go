@@ -117,27 +117,33 @@ func freePorts(ctx context.Context, ports []string) error {
 
 // get returns the body of an answer; a 404 is one when that is expected.
 func (t *target) get(ctx context.Context, path string, q url.Values, missing bool) ([]byte, error) {
+	b, _, err := t.ask(ctx, path, q, missing)
+	return b, err
+}
+
+// ask is get with the header of the answer.
+func (t *target) ask(ctx context.Context, path string, q url.Values, missing bool) ([]byte, http.Header, error) {
 	u := "http://" + t.s.HTTP + path
 	if len(q) > 0 {
 		u += "?" + q.Encode()
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u, nil)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	resp, err := t.http.Do(req)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer resp.Body.Close()
 	b, err := io.ReadAll(resp.Body)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if resp.StatusCode/100 == 2 || missing && resp.StatusCode == http.StatusNotFound {
-		return b, nil
+		return b, resp.Header, nil
 	}
-	return nil, fmt.Errorf("%s: status %d: %s", path, resp.StatusCode, b[:min(len(b), 300)])
+	return nil, nil, fmt.Errorf("%s: status %d: %s", path, resp.StatusCode, b[:min(len(b), 300)])
 }
 
 // settle waits until the server has done what it does after writes.
