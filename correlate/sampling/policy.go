@@ -10,6 +10,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/braidobs/braid/internal/config"
+	"github.com/braidobs/braid/storage"
 )
 
 // Config is what an operator can set.
@@ -56,8 +57,8 @@ func (p Policy) validate() error {
 	if p.After < config.Duration(time.Hour) {
 		e.Field("after", errors.New("must be an hour at least: traces come late"))
 	}
-	if p.OneIn < 1 || p.OneIn > maxOneIn {
-		e.Field("one_in", fmt.Errorf("must be from 1 to %d", maxOneIn))
+	if p.OneIn < 1 || p.OneIn > storage.MaxWeight {
+		e.Field("one_in", fmt.Errorf("must be from 1 to %d", storage.MaxWeight))
 	}
 	if !(p.Slow > 0 && p.Slow <= 1) {
 		e.Field("slow", errors.New("must be above 0 and at most 1"))
@@ -67,6 +68,3 @@ func (p Policy) validate() error {
 	}
 	return e.Err()
 }
-
-// maxOneIn is the largest weight that TraceQL counts with.
-const maxOneIn = 1 << 16

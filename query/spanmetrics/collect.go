@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"sort"
 	"strings"
@@ -90,9 +91,10 @@ type collector struct {
 	// Of the block:
 	service, kind, status, peer, database *dim
 
-	starts, durations []int64 // nil when not needed
-	inside            bool    // everything is in the only step
-	paired            []bool  // clients' spans with a server's below them
+	starts, durations []int64   // nil when not needed
+	weights           []float64 // for how many spans each stands; nil when each stands for itself
+	inside            bool      // everything is in the only step
+	paired            []bool    // clients' spans with a server's below them
 
 	ids ids
 }
@@ -220,7 +222,7 @@ func (c *collector) keys() []storage.SpanKey {
 	if c.metric.source == ofResources {
 		return nil
 	}
-	out := []storage.SpanKey{serviceKey(), storage.Field(storage.SpanKindField)}
+	out := []storage.SpanKey{serviceKey(), storage.Field(storage.SpanKindField), storage.WeightKey()}
 	if c.metric.source == ofEdges {
 		out = append(out, peers()...)
 		if c.metric.measure == failures {
@@ -301,6 +303,10 @@ func (c *collector) block(b storage.TraceBlock) error {
 		if c.durations, err = b.Durations(); err != nil {
 			return err
 		}
+	}
+	var err error
+	if c.weights, err = storage.Weights(b); err != nil {
+		return err
 	}
 	switch c.metric.source {
 	case ofSpans:
@@ -432,16 +438,21 @@ func (c *collector) step(row int) int {
 	return c.grid.bucket(c.end(row))
 }
 
-// count adds a value at a step: a number, or a duration in nanoseconds for metrics of durations.
-func (c *collector) count(g *group, step int, n int64) {
+// count adds a value of the span of a row at a step: a number, or a duration in nanoseconds for metrics of durations. A span
+// counts as the whole number of spans next to what it stands for.
+func (c *collector) count(g *group, step, row int, n int64) {
+	weight := int64(1)
+	if c.weights != nil {
+		weight = int64(math.Round(c.weights[row]))
+	}
 	switch c.metric.part {
 	case bucket:
 		i := sort.Search(len(c.nanos), func(i int) bool { return n <= c.nanos[i] })
-		g.cells[step*c.width+i]++
+		g.cells[step*c.width+i] += weight
 	case count:
-		g.cells[step]++
+		g.cells[step] += weight
 	default:
-		g.cells[step] += n
+		g.cells[step] += n * weight
 	}
 }
 

@@ -115,6 +115,6 @@ func (c *collector) edge(e edge) error {
 	if err != nil || !g.keep {
 		return err
 	}
-	c.count(g, step, n)
+	c.count(g, step, server, n)
 	return nil
 }

@@ -3,6 +3,7 @@ package spanmetrics_test
 import (
 	"maps"
 	"math/rand/v2"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -38,11 +39,12 @@ func randomTraces(rng *rand.Rand, n int) []storage.SpanRow {
 	var out []storage.SpanRow
 	for t := range n {
 		at := begin + rng.Int64N(60*minute)
+		state := pick(rng, "", "", "ot=th:8", "a=b,ot=th:c") // stands for 1, 1, 2 and 4 traces
 		for i := range 1 + rng.IntN(12) {
 			s := &telemetry.Span{
 				TraceID: telemetry.TraceID{1, 14: byte(t >> 8), 15: byte(t)}, SpanID: telemetry.SpanID{7: byte(i + 1)},
 				Name: pick(rng, "GET /", "pay"), Kind: telemetry.SpanKind(rng.IntN(6)), Status: telemetry.StatusCode(rng.IntN(3)),
-				Start: at + rng.Int64N(3e9),
+				Start: at + rng.Int64N(3e9), State: state,
 			}
 			if i > 0 && rng.IntN(9) > 0 {
 				s.ParentID = telemetry.SpanID{7: byte(rng.IntN(i+1) + 1)}
@@ -87,6 +89,11 @@ type event struct {
 	labels     map[string]string
 }
 
+// times returns an event as often as the trace of a span stands for others.
+func times(e event, r storage.SpanRow) []event {
+	return slices.Repeat([]event{e}, int(1/telemetry.Probability(r.Span.State)))
+}
+
 func service(r storage.SpanRow) string { return r.Resource.Attrs.Text("service.name") }
 
 func end(r storage.SpanRow) int64 { return max(r.Span.Start, r.Span.End) }
@@ -106,7 +113,7 @@ func naiveSpans(rows []storage.SpanRow, attrs ...string) []event {
 			}
 			e.labels[strings.ReplaceAll(a, ".", "_")] = v
 		}
-		out = append(out, e)
+		out = append(out, times(e, r)...)
 	}
 	return out
 }
@@ -202,7 +209,7 @@ func naiveEdges(rows []storage.SpanRow, what string) []event {
 			}
 			e.length = max(server.Span.Start-end(*client), 0)
 		}
-		out = append(out, e)
+		out = append(out, times(e, *server)...)
 	}
 	return out
 }

@@ -38,9 +38,9 @@ func (c *collector) spans(b storage.TraceBlock) error {
 		case c.metric.measure == sizes:
 			rows, groups = append(rows, row), append(groups, g)
 		case c.metric.measure == latency:
-			c.count(g, step, max(c.durations[row], 0))
+			c.count(g, step, row, max(c.durations[row], 0))
 		default:
-			c.count(g, step, 1)
+			c.count(g, step, row, 1)
 		}
 	}
 	if len(rows) == 0 {
@@ -52,7 +52,7 @@ func (c *collector) spans(b storage.TraceBlock) error {
 	}
 	for i, row := range rows {
 		s := sb.Span(i)
-		c.count(groups[i], c.step(row), sizeOf(&s))
+		c.count(groups[i], c.step(row), row, sizeOf(&s))
 	}
 	return nil
 }

@@ -205,7 +205,7 @@ func (c *computation) weights(b *rows.Block) ([]float64, error) {
 	if c.plain {
 		return nil, nil
 	}
-	return b.Weights()
+	return storage.Weights(b.TraceBlock)
 }
 
 func (c *computation) table(n syntax.Node) (*table, error) {
@@ -388,7 +388,7 @@ func compute(op syntax.Op, a, b float64) float64 {
 func (c *computation) query(p *plan, more ...syntax.Field) storage.TraceQuery {
 	return storage.TraceQuery{
 		Tenant: c.tenant, Start: c.grid.base + 1, End: c.grid.time(c.grid.n - 1), Need: p.need,
-		Keys: append(keys(append(slices.Clone(p.fields), more...)), rows.StateKey()), Fragments: !p.whole && !rows.Whole(more...),
+		Keys: append(keys(append(slices.Clone(p.fields), more...)), storage.WeightKey()), Fragments: !p.whole && !rows.Whole(more...),
 	}
 }
 
