@@ -6,6 +6,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -31,8 +32,10 @@ import (
 func TestSampling(t *testing.T) {
 	const n, oneIn = 4000, 8
 	day := time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)
-	now := day.Add(30 * time.Hour)
-	store := openStore(t, func() time.Time { return now })
+	var nanos atomic.Int64
+	now := func() time.Time { return time.Unix(0, nanos.Load()) }
+	nanos.Store(day.Add(30 * time.Hour).UnixNano())
+	store := openStore(t, now)
 	res := telemetry.NewResource("", telemetry.Attrs{{Key: "service.name", Value: telemetry.String("shop")}})
 	const (
 		failed, logged, pointed, slow, rare, midnight = 11, 12, 13, 14, 15, 16
@@ -95,10 +98,10 @@ func TestSampling(t *testing.T) {
 	policy := sampling.DefaultPolicy()
 	policy.OneIn, policy.Rare = oneIn, 2
 	reg := prometheus.NewRegistry()
-	s := sampling.New(sampling.Deps{Policy: policy, Store: store, Now: func() time.Time { return now }, Log: slog.New(slog.DiscardHandler), Metrics: reg})
+	s := sampling.New(sampling.Deps{Policy: policy, Store: store, Now: now, Log: slog.New(slog.DiscardHandler), Metrics: reg})
 	require.NoError(t, s.Once(t.Context()))
 	require.InDelta(t, 2*n, count(`{} | count_over_time() with(extrapolate=false)`), 0, "the day is not over for long enough")
-	now = day.Add(49 * time.Hour)
+	nanos.Store(day.Add(49 * time.Hour).UnixNano())
 	require.NoError(t, s.Once(t.Context()))
 
 	left := count(`{} | count_over_time() with(extrapolate=false)`)
