@@ -30,6 +30,7 @@ import (
 	"github.com/braidobs/braid/storage/part"
 	"github.com/braidobs/braid/storage/traces"
 	"github.com/braidobs/braid/storage/traces/columns"
+	"github.com/braidobs/braid/storage/traces/join"
 	"github.com/braidobs/braid/storage/wal"
 )
 
@@ -46,7 +47,7 @@ type DB struct {
 	dec      *zstd.Decoder
 	lines    *lines.Decoder
 	segments *traces.Segments
-	shared   *traces.Shared
+	shared   *join.Shared
 	cache    *part.Cache
 
 	packings sync.Pool       // of *packing
@@ -197,7 +198,7 @@ func Open(ctx context.Context, cfg Config, deps Deps) (*DB, error) {
 		return nil, fmt.Errorf("create zstd encoder: %w", err)
 	}
 	d.lines = lines.NewDecoder()
-	d.segments, d.shared = traces.NewSegments(), traces.NewShared(deps.SharedTraces)
+	d.segments, d.shared = traces.NewSegments(), join.NewShared(deps.SharedTraces)
 	if d.dec, err = part.NewDecoder(); err != nil {
 		return nil, fmt.Errorf("create zstd decoder: %w", err)
 	}

@@ -29,6 +29,7 @@ import (
 	"github.com/braidobs/braid/storage/part"
 	"github.com/braidobs/braid/storage/traces"
 	"github.com/braidobs/braid/storage/traces/columns"
+	"github.com/braidobs/braid/storage/traces/join"
 	"github.com/braidobs/braid/storage/vfs"
 )
 
@@ -450,15 +451,15 @@ func scanEverything(t *testing.T, p *part.Part) {
 		tq := storage.SpanQuery{Start: math.MinInt64, End: math.MaxInt64, Columns: storage.SpanAll, Where: where, Order: storage.NewestFirst, Limit: 1}
 		_, err = traces.Collect(ctx, []traces.Source{tp}, traces.Scan{SpanQuery: tq}, func(_ int, err error) error { return err })
 		corrupt(err)
-		rq := traces.Query{TraceQuery: storage.TraceQuery{Start: math.MinInt64, End: math.MaxInt64, Need: []storage.Predicate{where}}, Lo: math.MinInt64, Hi: math.MaxInt64}
-		for b, err := range traces.Read(ctx, []traces.Source{tp, tp}, rq, traces.NewShared(0), func(_ int, err error) error { return err }) {
+		rq := join.Query{TraceQuery: storage.TraceQuery{Start: math.MinInt64, End: math.MaxInt64, Need: []storage.Predicate{where}}, Lo: math.MinInt64, Hi: math.MaxInt64}
+		for b, err := range join.Read(ctx, []traces.Source{tp, tp}, rq, join.NewShared(0), func(_ int, err error) error { return err }) {
 			corrupt(err)
 			if err == nil {
 				_, err = b.Column(storage.Field(storage.SpanName))
 				corrupt(err)
 			}
 		}
-		_, err = traces.Keys(ctx, []traces.Source{tp}, rq, traces.NewShared(0), func(_ int, err error) error { return err })
+		_, err = join.Keys(ctx, []traces.Source{tp}, rq, join.NewShared(0), func(_ int, err error) error { return err })
 		corrupt(err)
 	}
 	_, err := lp.Resources()

@@ -10,6 +10,7 @@ import (
 	"github.com/braidobs/braid/storage"
 	"github.com/braidobs/braid/storage/part"
 	"github.com/braidobs/braid/storage/traces"
+	"github.com/braidobs/braid/storage/traces/join"
 )
 
 // spanSources returns what may hold spans of a tenant that start in a time range, in the order of arrival, with the part
@@ -53,8 +54,8 @@ func (v *view) Spans(ctx context.Context, q storage.SpanQuery) iter.Seq2[*storag
 }
 
 // traceQuery returns what a read of whole traces reads: the spans of the days around its range.
-func (v *view) traceQuery(q storage.TraceQuery) traces.Query {
-	out := traces.Query{TraceQuery: q, Lo: math.MinInt64, Hi: math.MaxInt64, Masks: traceMasks(v.masksOf(storage.Traces, q.Tenant)), Cost: &storage.ReadStats{}}
+func (v *view) traceQuery(q storage.TraceQuery) join.Query {
+	out := join.Query{TraceQuery: q, Lo: math.MinInt64, Hi: math.MaxInt64, Masks: traceMasks(v.masksOf(storage.Traces, q.Tenant)), Cost: &storage.ReadStats{}}
 	if q.Start > math.MinInt64+3*nanosPerDay {
 		out.Lo = (dayOf(q.Start, nanosPerDay) - 1) * nanosPerDay
 	}
@@ -77,7 +78,7 @@ func (v *view) Traces(ctx context.Context, q storage.TraceQuery) iter.Seq2[stora
 		}
 		defer func() { v.cost(tq.Cost) }()
 		read := reading[storage.TraceBlock]{v: v, ctx: ctx, handles: hs, yield: yield}
-		for b, err := range traces.Read(ctx, srcs, tq, v.d.shared, read.failed) {
+		for b, err := range join.Read(ctx, srcs, tq, v.d.shared, read.failed) {
 			if err != nil {
 				yield(nil, explain(ctx, err))
 				return
@@ -167,7 +168,7 @@ func (v *view) SpanKeys(ctx context.Context, q storage.TraceQuery) ([]storage.Sp
 		return nil, explain(ctx, err)
 	}
 	defer func() { v.cost(tq.Cost) }()
-	keys, err := traces.Keys(ctx, srcs, tq, v.d.shared, func(src int, err error) error { return v.failed(hs[src], err) })
+	keys, err := join.Keys(ctx, srcs, tq, v.d.shared, func(src int, err error) error { return v.failed(hs[src], err) })
 	return keys, explain(ctx, err)
 }
 
@@ -181,6 +182,6 @@ func (v *view) SpanValues(ctx context.Context, key storage.SpanKey, q storage.Tr
 		return nil, explain(ctx, err)
 	}
 	defer func() { v.cost(tq.Cost) }()
-	vals, err := traces.Values(ctx, srcs, tq, key, limit, v.d.shared, func(src int, err error) error { return v.failed(hs[src], err) })
+	vals, err := join.Values(ctx, srcs, tq, key, limit, v.d.shared, func(src int, err error) error { return v.failed(hs[src], err) })
 	return vals, explain(ctx, err)
 }

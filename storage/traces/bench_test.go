@@ -10,6 +10,7 @@ import (
 	"github.com/braidobs/braid/storage"
 	"github.com/braidobs/braid/storage/traces"
 	"github.com/braidobs/braid/storage/traces/columns"
+	"github.com/braidobs/braid/storage/traces/join"
 )
 
 const benchSpans = 50_000
@@ -104,13 +105,13 @@ func BenchmarkRead(b *testing.B) {
 		Key:    storage.SpanKey{Scope: storage.RecordScope, Name: "user.id"},
 		Accept: func(v telemetry.Value) bool { return v.Str() == "user-17" }, Equal: []telemetry.Value{telemetry.String("user-17")},
 	}
-	run := func(name string, q func(*traces.Query), shared func() *traces.Shared, blocks int) {
+	run := func(name string, q func(*join.Query), shared func() *join.Shared, blocks int) {
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
 				query, n := all(), 0
 				q(&query)
-				for blk, err := range traces.Read(b.Context(), srcs, query, shared(), fail) {
+				for blk, err := range join.Read(b.Context(), srcs, query, shared(), fail) {
 					if err == nil {
 						_, err = blk.Parents()
 					}
@@ -128,14 +129,14 @@ func BenchmarkRead(b *testing.B) {
 			perSpan(b, spans)
 		})
 	}
-	known := traces.NewShared(0)
-	kept := func() *traces.Shared { return known }
-	run("all", func(*traces.Query) {}, kept, 0)
-	run("all, nothing known", func(*traces.Query) {}, func() *traces.Shared { return traces.NewShared(0) }, 0)
-	run("fragments", func(q *traces.Query) { q.Fragments = true }, kept, 0)
-	run("newest", func(q *traces.Query) { q.Order = storage.NewestFirst }, kept, 3)
-	run("attribute", func(q *traces.Query) { q.Need = []storage.Predicate{user} }, kept, 0)
-	run("absent", func(q *traces.Query) {
+	known := join.NewShared(0)
+	kept := func() *join.Shared { return known }
+	run("all", func(*join.Query) {}, kept, 0)
+	run("all, nothing known", func(*join.Query) {}, func() *join.Shared { return join.NewShared(0) }, 0)
+	run("fragments", func(q *join.Query) { q.Fragments = true }, kept, 0)
+	run("newest", func(q *join.Query) { q.Order = storage.NewestFirst }, kept, 3)
+	run("attribute", func(q *join.Query) { q.Need = []storage.Predicate{user} }, kept, 0)
+	run("absent", func(q *join.Query) {
 		absent := user
 		absent.Accept, absent.Equal = func(telemetry.Value) bool { return false }, []telemetry.Value{}
 		q.Need = []storage.Predicate{absent}
@@ -147,7 +148,7 @@ func BenchmarkByID(b *testing.B) {
 	s := newShelf(b, columns.DefaultLayout())
 	files, _ := flushed(b, s, 8)
 	var id telemetry.TraceID
-	for blk, err := range traces.Read(b.Context(), sources(files[4]), all(), traces.NewShared(0), fail) {
+	for blk, err := range join.Read(b.Context(), sources(files[4]), all(), join.NewShared(0), fail) {
 		require.NoError(b, err)
 		ids, err := blk.Traces()
 		require.NoError(b, err)

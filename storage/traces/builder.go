@@ -132,7 +132,7 @@ func (b *Builder) flush(w *columns.Writer) error {
 		traces []flushed
 		rows   []int32
 	)
-	for _, tr := range b.head.traces() {
+	for _, tr := range b.head.Traces() {
 		if tr.hi < b.from || tr.lo > b.to {
 			continue
 		}

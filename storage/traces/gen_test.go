@@ -19,6 +19,7 @@ import (
 	"github.com/braidobs/braid/storage/part"
 	"github.com/braidobs/braid/storage/traces"
 	"github.com/braidobs/braid/storage/traces/columns"
+	"github.com/braidobs/braid/storage/traces/join"
 )
 
 const day = int64(86400e9)
@@ -114,16 +115,16 @@ func sources(files ...*file) []traces.Source {
 	return out
 }
 
-func all() traces.Query {
-	return traces.Query{TraceQuery: storage.TraceQuery{Start: math.MinInt64, End: math.MaxInt64}, Lo: math.MinInt64, Hi: math.MaxInt64, Cost: &storage.ReadStats{}}
+func all() join.Query {
+	return join.Query{TraceQuery: storage.TraceQuery{Start: math.MinInt64, End: math.MaxInt64}, Lo: math.MinInt64, Hi: math.MaxInt64, Cost: &storage.ReadStats{}}
 }
 
 func fail(_ int, err error) error { return err }
 
 // spansOf returns each trace that a read yields as text, span after span; each comes once.
-func spansOf(tb require.TestingT, srcs []traces.Source, q traces.Query, shared *traces.Shared) map[telemetry.TraceID][]string {
+func spansOf(tb require.TestingT, srcs []traces.Source, q join.Query, shared *join.Shared) map[telemetry.TraceID][]string {
 	out := make(map[telemetry.TraceID][]string)
-	for b, err := range traces.Read(context.Background(), srcs, q, shared, fail) {
+	for b, err := range join.Read(context.Background(), srcs, q, shared, fail) {
 		require.NoError(tb, err)
 		addSpans(tb, out, b)
 	}

@@ -48,11 +48,34 @@ type headTrace struct {
 	end  int64 // largest end or start
 }
 
-// heldTrace is a trace of a snapshot, number n.
-type heldTrace struct {
+// HeldTrace is a trace of a snapshot of a head: some of its spans, or all, the snapshot may not hold.
+type HeldTrace struct {
 	headTrace
 	of *Tenant
 	n  int32
+}
+
+// ID returns the trace's ID.
+func (t *HeldTrace) ID() telemetry.TraceID { return t.id }
+
+// Bounds returns times between which all spans start and end, and the largest start.
+func (t *HeldTrace) Bounds() (lo, hi, last int64) { return t.lo, t.end, t.hi }
+
+// Len returns about how many spans there are.
+func (t *HeldTrace) Len() int { return int(t.rows) }
+
+// Of returns the snapshot, and the number of the trace in it, as Tenant.Matching has it.
+func (t *HeldTrace) Of() (*Tenant, int) { return t.of, int(t.n) }
+
+// Each calls f for the spans that start from lo to hi and that masks do not cover, in the order of arrival.
+func (t *HeldTrace) Each(lo, hi int64, masks []Mask, f func(*telemetry.Resource, *telemetry.Span)) {
+	for _, row := range t.of.chain(nil, t.last) {
+		e := t.of.at(row)
+		s := &e.spans[row-e.base]
+		if s.Start >= lo && s.Start <= hi && (len(masks) == 0 || !Covered(since(masks, e.pos), s.TraceID, s.Start)) {
+			f(e.res, s)
+		}
+	}
 }
 
 // entry is what one batch brought.
@@ -202,8 +225,27 @@ func (t *Tenant) last(id telemetry.TraceID) int32 {
 	return -1
 }
 
-// trace returns a trace; some of its spans, or all, the snapshot may not hold.
-func (t *Tenant) trace(id telemetry.TraceID) (tr heldTrace, ok bool) {
+// Empty says whether there are no spans.
+func (t *Tenant) Empty() bool { return len(t.entries) == 0 }
+
+// Each calls f for the spans that start from lo to hi, in the order of arrival, until it returns false.
+func (t *Tenant) Each(ctx context.Context, lo, hi int64, f func(*telemetry.Resource, *telemetry.Span) bool) error {
+	for i := range t.entries {
+		e := &t.entries[i]
+		if i%64 == 63 && ctx.Err() != nil {
+			return ctx.Err()
+		}
+		for k := range e.spans {
+			if s := &e.spans[k]; s.Start >= lo && s.Start <= hi && !f(e.res, s) {
+				return nil
+			}
+		}
+	}
+	return nil
+}
+
+// Trace returns a trace.
+func (t *Tenant) Trace(id telemetry.TraceID) (tr HeldTrace, ok bool) {
 	if t.of == nil {
 		return tr, false
 	}
@@ -213,19 +255,19 @@ func (t *Tenant) trace(id telemetry.TraceID) (tr heldTrace, ok bool) {
 	if !ok {
 		return tr, false
 	}
-	return heldTrace{t.of.traces[n], t, n}, true
+	return HeldTrace{t.of.traces[n], t, n}, true
 }
 
-// traces returns the traces of the tenant, as trace does.
-func (t *Tenant) traces() []heldTrace {
+// Traces returns the traces of the tenant.
+func (t *Tenant) Traces() []HeldTrace {
 	if t.of == nil {
 		return nil
 	}
 	t.head.mu.RLock()
 	defer t.head.mu.RUnlock()
-	trs := make([]heldTrace, len(t.of.traces))
+	trs := make([]HeldTrace, len(t.of.traces))
 	for i := range trs {
-		trs[i] = heldTrace{t.of.traces[i], t, int32(i)}
+		trs[i] = HeldTrace{t.of.traces[i], t, int32(i)}
 	}
 	return trs
 }
@@ -251,8 +293,14 @@ func (t *Tenant) chain(dst []int32, last int32) []int32 {
 // at returns the batch of a row.
 func (t *Tenant) at(row int32) *entry { return &t.entries[t.rows[row].entry] }
 
-// matching says of each trace, by its number, whether it has a row that matches p.
-func (t *Tenant) matching(p storage.Predicate, traces int) []bool {
+// Matching says of each trace, by its number, whether it has a row that matches p. Traces that came later may be missing.
+func (t *Tenant) Matching(p storage.Predicate) []bool {
+	if t.of == nil {
+		return nil
+	}
+	t.head.mu.RLock()
+	traces := len(t.of.traces)
+	t.head.mu.RUnlock()
 	found := make([]bool, traces)
 	v, ok := p.(storage.ValueMatch)
 	shared := ok && v.Key.Scope == storage.ResourceScope // the same for all spans of a batch
@@ -347,7 +395,7 @@ func (t *Tenant) Scan(ctx context.Context, s *Scan, emit func(Rows) error) error
 		return emit(r)
 	}
 	err := t.each(ctx, s, func(row int32, e *entry, sp *telemetry.Span) error {
-		if !match(s.Where, e.res, sp) || len(s.Masks) > 0 && covered(since(s.Masks, e.pos), sp.TraceID, sp.Start) {
+		if !match(s.Where, e.res, sp) || len(s.Masks) > 0 && Covered(since(s.Masks, e.pos), sp.TraceID, sp.Start) {
 			return nil
 		}
 		if out == nil {

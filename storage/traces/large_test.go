@@ -10,6 +10,7 @@ import (
 	"github.com/braidobs/braid/internal/telemetry"
 	"github.com/braidobs/braid/storage"
 	"github.com/braidobs/braid/storage/traces"
+	"github.com/braidobs/braid/storage/traces/join"
 )
 
 // longTrace is spans of one trace over five days, each the child of the one before, sent by several batches.
@@ -42,7 +43,7 @@ func TestALongTraceIsWhole(t *testing.T) {
 	}
 	srcs := append(sources(files...), head.Snapshot().Tenant("t"))
 	blocks := 0
-	for b, err := range traces.Read(t.Context(), srcs, all(), traces.NewShared(0), fail) {
+	for b, err := range join.Read(t.Context(), srcs, all(), join.NewShared(0), fail) {
 		require.NoError(t, err)
 		blocks++
 		require.Equal(t, n, b.Len())
@@ -96,7 +97,7 @@ func TestReadsWhileSpansArrive(t *testing.T) {
 	for snap := range taken {
 		want := <-counts
 		got := 0
-		for _, spans := range spansOf(t, []traces.Source{snap.Tenant("t")}, all(), traces.NewShared(0)) {
+		for _, spans := range spansOf(t, []traces.Source{snap.Tenant("t")}, all(), join.NewShared(0)) {
 			got += len(spans)
 		}
 		require.Equal(t, want, int64(got))

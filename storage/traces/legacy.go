@@ -133,7 +133,7 @@ func (p *rowsPart) block(t *part.Table, b int, s *Scan) (*storage.SpanBlock, []i
 		}
 		kept := rows[:0]
 		for i, row := range rows {
-			if test.Match(i, s.Where) && !covered(s.Masks, test.TraceID[i], test.Start[i]) {
+			if test.Match(i, s.Where) && !Covered(s.Masks, test.TraceID[i], test.Start[i]) {
 				kept = append(kept, row)
 			}
 		}

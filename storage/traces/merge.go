@@ -9,6 +9,7 @@ import (
 	"github.com/braidobs/braid/internal/telemetry"
 	"github.com/braidobs/braid/storage"
 	"github.com/braidobs/braid/storage/traces/columns"
+	"github.com/braidobs/braid/storage/traces/places"
 )
 
 // maxGathered is how many segments become one at most: of each a block is open.
@@ -17,30 +18,34 @@ const maxGathered = 32
 // merge copies full segments that no mask covers and gathers the others. Only neighbours are gathered: so segments stay in
 // the order of arrival.
 func (b *Builder) merge(w *columns.Writer) error {
-	var pool []*unit
+	var pool []*Unit
 	pooled := 0
 	spill := func() error {
 		err := b.gather(w, pool)
 		pool, pooled = nil, 0
 		return err
 	}
-	for src, in := range b.inputs {
-		for _, u := range unitsOf(src, in.p, in.masks) {
+	for _, in := range b.inputs {
+		us, err := in.p.Units(in.masks)
+		if err != nil {
+			return err
+		}
+		for _, u := range us {
 			if err := b.ctx.Err(); err != nil {
 				return err
 			}
 			if err := u.relevant(); err != nil {
 				return err
 			}
-			whole := b.keep == nil && !u.isLegacy() && len(u.masks) == 0 && int64(u.info.Rows) >= b.layout.FullRows
-			if whole || len(pool) >= maxGathered || len(pool) > 0 && pooled+u.info.Rows > b.layout.SegmentRows {
+			whole := b.keep == nil && !u.isLegacy() && len(u.Masks) == 0 && int64(u.Info.Rows) >= b.layout.FullRows
+			if whole || len(pool) >= maxGathered || len(pool) > 0 && pooled+u.Info.Rows > b.layout.SegmentRows {
 				if err := spill(); err != nil {
 					return err
 				}
 			}
 			if !whole {
 				pool = append(pool, u)
-				pooled += u.info.Rows
+				pooled += u.Info.Rows
 				continue
 			}
 			if err := b.copy(w, u); err != nil {
@@ -52,15 +57,15 @@ func (b *Builder) merge(w *columns.Writer) error {
 }
 
 // copy writes a segment as it is.
-func (b *Builder) copy(w *columns.Writer, u *unit) error {
-	g, err := u.open()
+func (b *Builder) copy(w *columns.Writer, u *Unit) error {
+	g, err := u.Segment()
 	if err != nil {
 		return err
 	}
 	if err := w.Copy(g); err != nil {
 		return err
 	}
-	b.count(u.info.Rows, u.info.Start, u.info.LastStart)
+	b.count(u.Info.Rows, u.Info.Start, u.Info.LastStart)
 	return nil
 }
 
@@ -68,7 +73,7 @@ func (b *Builder) copy(w *columns.Writer, u *unit) error {
 type gathering struct {
 	b       *Builder
 	w       *columns.Writer
-	units   []*unit
+	units   []*Unit
 	special map[telemetry.TraceID]bool // traces that lie in several units, of which something may have been deleted, or that are sampled
 	cursors []cursor
 	recent  []cursor // blocks that were open before, a few a unit: fragments lie near to each other
@@ -76,9 +81,16 @@ type gathering struct {
 	rows    []storage.SpanRow
 }
 
+// special is a trace that cannot be taken over as it is.
+type special struct {
+	id    telemetry.TraceID
+	at    []places.Place
+	start int64 // the smallest of what is left
+}
+
 // cursor is at a trace of a unit.
 type cursor struct {
-	u      *unit
+	u      *Unit
 	block  int
 	b      storage.TraceBlock // nil at the end
 	ids    []telemetry.TraceID
@@ -91,11 +103,11 @@ type cursor struct {
 func (c *cursor) start() int64 { return slices.Min(c.starts[c.first[c.trace]:c.first[c.trace+1]]) }
 
 // gather writes units as one segment, or as several when they are large.
-func (b *Builder) gather(w *columns.Writer, units []*unit) error {
+func (b *Builder) gather(w *columns.Writer, units []*Unit) error {
 	if len(units) == 0 {
 		return nil
 	}
-	if len(units) == 1 && b.keep == nil && !units[0].isLegacy() && len(units[0].masks) == 0 {
+	if len(units) == 1 && b.keep == nil && !units[0].isLegacy() && len(units[0].Masks) == 0 {
 		return b.copy(w, units[0])
 	}
 	g := &gathering{b: b, w: w, units: units}
@@ -114,7 +126,7 @@ func (b *Builder) gather(w *columns.Writer, units []*unit) error {
 		if i == len(units) {
 			at[i] = position{}
 			if len(specials) > 0 {
-				at[i] = position{specials[0].bound, specials[0].id, true}
+				at[i] = position{specials[0].start, specials[0].id, true}
 			}
 			return nil
 		}
@@ -180,7 +192,7 @@ func (g *gathering) settle(c *cursor) error {
 				}
 			}
 		}
-		n, err := c.u.blocks()
+		n, err := c.u.Blocks()
 		if err != nil {
 			return err
 		}
@@ -200,7 +212,7 @@ func (g *gathering) settle(c *cursor) error {
 // open opens the block that the cursor is at.
 func (c *cursor) open() (err error) {
 	c.trace = 0
-	if c.b, err = c.u.block(c.block, nil); err != nil {
+	if c.b, err = c.u.Block(c.block, nil); err != nil {
 		return err
 	}
 	if c.ids, err = c.b.Traces(); err != nil {
@@ -213,23 +225,22 @@ func (c *cursor) open() (err error) {
 	return err
 }
 
-// specials finds the traces that cannot be taken over as they are, in the order of their first starts, which is what bound is
-// here.
-func (g *gathering) specials() ([]joint, error) {
+// specials finds the traces that cannot be taken over as they are, in the order of their first starts.
+func (g *gathering) specials() ([]special, error) {
 	rows := 0
 	for _, u := range g.units {
-		rows += u.info.Traces
+		rows += u.Info.Traces
 	}
-	t := newIDTable(rows)
+	t := places.New(rows)
 	var memory columns.Memory
-	lone := make(map[telemetry.TraceID]fragment) // those that lie in one unit only
+	lone := make(map[telemetry.TraceID]places.Place) // those that lie in one unit only
 	for n, u := range g.units {
-		blocks, err := u.blocks()
+		blocks, err := u.Blocks()
 		if err != nil {
 			return nil, err
 		}
 		for i := range blocks {
-			b, err := u.block(i, &memory)
+			b, err := u.Block(i, &memory)
 			if err != nil {
 				return nil, err
 			}
@@ -238,67 +249,63 @@ func (g *gathering) specials() ([]joint, error) {
 				return nil, err
 			}
 			for k := range ids {
-				f := fragment{int32(n), int32(i), int32(k)}
-				t.add(&ids[k], f)
-				if g.b.keep != nil && g.b.keep(ids[k]) < 1 || slices.ContainsFunc(u.masks, func(m Mask) bool { return m.mayCover(ids[k]) }) {
+				f := places.Place{Unit: int32(n), Block: int32(i), Trace: int32(k)}
+				t.Add(&ids[k], f)
+				if g.b.keep != nil && g.b.keep(ids[k]) < 1 || slices.ContainsFunc(u.Masks, func(m Mask) bool { return m.MayCover(ids[k]) }) {
 					lone[ids[k]] = f
 				}
 			}
 		}
 	}
-	g.special = make(map[telemetry.TraceID]bool, len(t.more)+len(lone))
-	out := make([]joint, 0, len(t.more)+len(lone))
-	add := func(id telemetry.TraceID, at []fragment) {
+	g.special = make(map[telemetry.TraceID]bool, len(t.More)+len(lone))
+	out := make([]special, 0, len(t.More)+len(lone))
+	add := func(id telemetry.TraceID, at []places.Place) {
 		g.special[id] = true
 		if g.b.keep == nil || g.b.keep(id) > 0 {
-			out = append(out, joint{id: id, at: at})
+			out = append(out, special{id: id, at: at})
 		}
 	}
-	for id, at := range t.more {
+	for id, at := range t.More {
 		add(id, at)
 	}
 	for id, f := range lone {
 		if !g.special[id] {
-			add(id, []fragment{f})
+			add(id, []places.Place{f})
 		}
 	}
 	return g.starts(out)
 }
 
 // starts sets the first starts of what is left of traces, and sorts them.
-func (g *gathering) starts(js []joint) ([]joint, error) {
+func (g *gathering) starts(js []special) ([]special, error) {
 	type one struct {
 		j int
-		fragment
+		places.Place
 	}
 	var all []one
 	for i := range js {
-		js[i].bound = math.MaxInt64
+		js[i].start = math.MaxInt64
 		for _, f := range js[i].at {
 			all = append(all, one{i, f})
 		}
 	}
-	slices.SortFunc(all, func(a, b one) int { return compareFragments(a.fragment, b.fragment) })
+	slices.SortFunc(all, func(a, b one) int { return places.Compare(a.Place, b.Place) })
 	var c cursor
 	for i, o := range all {
-		if i == 0 || all[i-1].unit != o.unit || all[i-1].block != o.block {
-			c = cursor{u: g.units[o.unit], block: int(o.block)}
+		if i == 0 || all[i-1].Unit != o.Unit || all[i-1].Block != o.Block {
+			c = cursor{u: g.units[o.Unit], block: int(o.Block)}
 			if err := c.open(); err != nil {
 				return nil, err
 			}
 		}
-		for row := c.first[o.trace]; row < c.first[o.trace+1]; row++ {
-			if !covered(c.u.masks, js[o.j].id, c.starts[row]) {
-				js[o.j].bound = min(js[o.j].bound, c.starts[row])
+		for row := c.first[o.Trace]; row < c.first[o.Trace+1]; row++ {
+			if !Covered(c.u.Masks, js[o.j].id, c.starts[row]) {
+				js[o.j].start = min(js[o.j].start, c.starts[row])
 			}
 		}
 	}
-	slices.SortFunc(js, func(a, b joint) int { return cmp.Or(cmp.Compare(a.bound, b.bound), bytes.Compare(a.id[:], b.id[:])) })
+	slices.SortFunc(js, func(a, b special) int { return cmp.Or(cmp.Compare(a.start, b.start), bytes.Compare(a.id[:], b.id[:])) })
 	return js, nil
-}
-
-func compareFragments(a, b fragment) int {
-	return cmp.Or(cmp.Compare(a.unit, b.unit), cmp.Compare(a.block, b.block), cmp.Compare(a.trace, b.trace))
 }
 
 // add writes the trace that a cursor is at.
@@ -309,7 +316,7 @@ func (g *gathering) add(c *cursor) error {
 		lo, hi = min(lo, at), max(hi, at)
 	}
 	g.b.count(int(to-from), lo, hi)
-	if b, ok := c.b.(bounded); ok {
+	if b, ok := c.b.(Bounded); ok {
 		return g.w.AddFrom(b.Block, c.trace)
 	}
 	if err := g.take(c, c.trace); err != nil { // of the first layout
@@ -319,14 +326,14 @@ func (g *gathering) add(c *cursor) error {
 }
 
 // join writes a trace of several places, without what was deleted.
-func (g *gathering) join(j *joint) error {
-	slices.SortFunc(j.at, compareFragments)
+func (g *gathering) join(j *special) error {
+	slices.SortFunc(j.at, places.Compare)
 	for _, f := range j.at {
 		c, err := g.at(f)
 		if err != nil {
 			return err
 		}
-		if err := g.take(c, int(f.trace)); err != nil {
+		if err := g.take(c, int(f.Trace)); err != nil {
 			return err
 		}
 	}
@@ -354,16 +361,16 @@ func (g *gathering) keep(c cursor) {
 }
 
 // at returns a cursor in the block that a fragment lies in.
-func (g *gathering) at(f fragment) (*cursor, error) {
-	if c := &g.cursors[f.unit]; c.b != nil && c.block == int(f.block) {
+func (g *gathering) at(f places.Place) (*cursor, error) {
+	if c := &g.cursors[f.Unit]; c.b != nil && c.block == int(f.Block) {
 		return c, nil
 	}
 	for i := range g.recent {
-		if c := &g.recent[i]; c.u == g.units[f.unit] && c.block == int(f.block) {
+		if c := &g.recent[i]; c.u == g.units[f.Unit] && c.block == int(f.Block) {
 			return c, nil
 		}
 	}
-	c := cursor{u: g.units[f.unit], block: int(f.block)}
+	c := cursor{u: g.units[f.Unit], block: int(f.Block)}
 	if err := c.open(); err != nil {
 		return nil, err
 	}
@@ -375,7 +382,7 @@ func (g *gathering) at(f fragment) (*cursor, error) {
 func (g *gathering) take(c *cursor, trace int) error {
 	var rows []int
 	for row := c.first[trace]; row < c.first[trace+1]; row++ {
-		if !covered(c.u.masks, c.ids[trace], c.starts[row]) {
+		if !Covered(c.u.Masks, c.ids[trace], c.starts[row]) {
 			rows = append(rows, int(row))
 		}
 	}

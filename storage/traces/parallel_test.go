@@ -11,10 +11,11 @@ import (
 	"github.com/braidobs/braid/internal/telemetry"
 	"github.com/braidobs/braid/storage"
 	"github.com/braidobs/braid/storage/traces"
+	"github.com/braidobs/braid/storage/traces/join"
 )
 
 // columnsOf returns what the columns of a read say of each trace, or an error; it ends after a number of blocks.
-func columnsOf(ctx context.Context, srcs []traces.Source, q traces.Query, shared *traces.Shared, blocks int) (map[telemetry.TraceID]string, error) {
+func columnsOf(ctx context.Context, srcs []traces.Source, q join.Query, shared *join.Shared, blocks int) (map[telemetry.TraceID]string, error) {
 	out := make(map[telemetry.TraceID]string)
 	keys := []storage.SpanKey{
 		storage.Field(storage.SpanName), storage.Field(storage.SpanKindField),
@@ -22,7 +23,7 @@ func columnsOf(ctx context.Context, srcs []traces.Source, q traces.Query, shared
 		{Scope: storage.RecordScope, Name: "http.request.id"},
 		{Scope: storage.RecordScope, Name: "network.peer.port"},
 	}
-	for b, err := range traces.Read(ctx, srcs, q, shared, fail) {
+	for b, err := range join.Read(ctx, srcs, q, shared, fail) {
 		if err != nil {
 			return nil, err
 		}
@@ -74,7 +75,7 @@ func columnsOf(ctx context.Context, srcs []traces.Source, q traces.Query, shared
 // TestReadsAtOnce: reads that run at the same time, and end early or not, do not see each other's memory.
 func TestReadsAtOnce(t *testing.T) {
 	files := many(t, newShelf(t, small()), 4)
-	shared := traces.NewShared(0)
+	shared := join.NewShared(0)
 	want, err := columnsOf(t.Context(), sources(files...), all(), shared, -1)
 	require.NoError(t, err)
 	require.NotEmpty(t, want)

@@ -130,8 +130,8 @@ func (p *Part) Scan(ctx context.Context, s *Scan, emit func(Rows) error) error {
 	}
 	var memory *columns.Memory
 	if !s.late { // nothing is asked of a block after the next is open
-		memory = p.open.memories.take()
-		defer p.open.memories.give(memory)
+		memory = p.open.memories.Take()
+		defer p.open.memories.Give(memory)
 	}
 	for _, i := range segments {
 		if in := p.columns.Info(i); in.LastStart < s.Start || in.Start > s.End {
@@ -197,18 +197,6 @@ func blockIn(g *columns.Segment, i int, in *columns.Memory) (*columns.Block, err
 	return g.BlockIn(i, in)
 }
 
-// memories are what blocks were decoded into, kept for the reads to come as long as the garbage collector lets them.
-type memories struct{ pool sync.Pool }
-
-func (m *memories) take() *columns.Memory {
-	if in, ok := m.pool.Get().(*columns.Memory); ok {
-		return in
-	}
-	return &columns.Memory{}
-}
-
-func (m *memories) give(in *columns.Memory) { m.pool.Put(in) }
-
 // scanTraces emits the rows of some traces of segment n.
 func (p *Part) scanTraces(ctx context.Context, n int, g *columns.Segment, ids []telemetry.TraceID, s *Scan, memory *columns.Memory, emit func(Rows) error) error {
 	type found struct{ block, trace int }
@@ -270,7 +258,7 @@ func (p *Part) scanBlock(b *columns.Block, place int64, from, to int, s *Scan, e
 		}
 		kept := rows[:0]
 		for i, row := range rows {
-			if test.Match(i, s.Where) && !covered(s.Masks, test.TraceID[i], test.Start[i]) {
+			if test.Match(i, s.Where) && !Covered(s.Masks, test.TraceID[i], test.Start[i]) {
 				kept = append(kept, row)
 			}
 		}
@@ -306,7 +294,7 @@ type Segments struct {
 	clock int64
 	bytes int64
 
-	memories memories
+	memories columns.Memories
 }
 
 type segmentKey struct {

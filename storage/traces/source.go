@@ -1,9 +1,9 @@
 // Package traces keeps spans: in memory until they are flushed (Head), then in parts (Builder, Part). Spans are scanned as
-// rows through a Source, whole traces are read as columns by Read.
+// rows through a Source; package join reads whole traces, as columns.
 //
 // A part is a row of segments (package columns): what one flush brought, a trace after the other, each as a tree in
 // pre-order. A merge copies large segments as they are and makes one of neighbouring small ones, in which the fragments of a
-// trace become one. The fragments that are left are found by their IDs when traces are read (Shared), and joined then.
+// trace become one. The fragments that are left are joined when traces are read.
 package traces
 
 import (
@@ -76,10 +76,11 @@ func (k *Mask) covers(id telemetry.TraceID, start int64) bool {
 	return start >= k.Start && start <= k.End && (k.traces == nil || k.traces[id])
 }
 
-// mayCover says whether a span of the trace can be.
-func (k *Mask) mayCover(id telemetry.TraceID) bool { return k.traces == nil || k.traces[id] }
+// MayCover says whether a span of the trace can be invisible.
+func (k *Mask) MayCover(id telemetry.TraceID) bool { return k.traces == nil || k.traces[id] }
 
-func covered(masks []Mask, id telemetry.TraceID, start int64) bool {
+// Covered says whether one of masks makes a span of the trace that starts at the time invisible; it came before them.
+func Covered(masks []Mask, id telemetry.TraceID, start int64) bool {
 	for i := range masks {
 		if masks[i].covers(id, start) {
 			return true

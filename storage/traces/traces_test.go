@@ -18,6 +18,7 @@ import (
 	"github.com/braidobs/braid/storage/part"
 	"github.com/braidobs/braid/storage/traces"
 	"github.com/braidobs/braid/storage/traces/columns"
+	"github.com/braidobs/braid/storage/traces/join"
 )
 
 func small() columns.Layout { return columns.Layout{PageRows: 64, SegmentRows: 4000, FullRows: 1000} }
@@ -133,7 +134,7 @@ func checkTraces(t *rapid.T, srcs []traces.Source, rows []storage.SpanRow, masks
 	q.Order = rapid.SampledFrom([]storage.Order{storage.Unordered, storage.NewestFirst}).Draw(t, "order")
 	got := make(map[telemetry.TraceID][]string)
 	rest := int64(math.MaxInt64)
-	for b, err := range traces.Read(t.Context(), srcs, q, traces.NewShared(rapid.IntRange(0, 4).Draw(t, "at once")), fail) {
+	for b, err := range join.Read(t.Context(), srcs, q, join.NewShared(rapid.IntRange(0, 4).Draw(t, "at once")), fail) {
 		require.NoError(t, err)
 		addSpans(t, got, b)
 		ids, err := b.Traces()
@@ -155,14 +156,14 @@ func checkTraces(t *rapid.T, srcs []traces.Source, rows []storage.SpanRow, masks
 			wanted[id] = want[id]
 		}
 	}
-	require.Equal(t, wanted, spansOf(t, srcs, q, traces.NewShared(0)), "by ID")
+	require.Equal(t, wanted, spansOf(t, srcs, q, join.NewShared(0)), "by ID")
 
 	name := rapid.SampledFrom([]string{"a", "b", "c"}).Draw(t, "asked for")
 	q.Need = []storage.Predicate{
 		storage.ValueMatch{Key: storage.Field(storage.SpanName), Equal: []telemetry.Value{telemetry.String(name)}, Accept: func(v telemetry.Value) bool { return v == telemetry.String(name) }},
 		storage.DurationRange{Min: 5, Max: 7},
 	}
-	some := spansOf(t, srcs, q, traces.NewShared(0))
+	some := spansOf(t, srcs, q, join.NewShared(0))
 	for id, spans := range some {
 		require.Equal(t, want[id], spans)
 	}
@@ -238,7 +239,7 @@ func TestMergesCopyWhatIsFull(t *testing.T) {
 	}
 	merged := s.merge(nil, 9, files...)
 	require.Equal(t, want, pagesOf(t, merged))
-	require.Equal(t, spansOf(t, sources(files...), all(), traces.NewShared(0)), spansOf(t, sources(merged), all(), traces.NewShared(0)))
+	require.Equal(t, spansOf(t, sources(files...), all(), join.NewShared(0)), spansOf(t, sources(merged), all(), join.NewShared(0)))
 
 	// What a delete does not touch is copied, too.
 	h := traces.NewHead()
@@ -263,15 +264,15 @@ func TestMergesFoldFragments(t *testing.T) {
 		files = append(files, s.flush(h, storage.Position(n))...)
 	}
 	q := all()
-	shared := traces.NewShared(0)
+	shared := join.NewShared(0)
 	want := spansOf(t, sources(files...), q, shared)
 	require.Equal(t, want, spansOf(t, sources(files...), q, shared), "how spans hang together is known now")
 	require.Len(t, want, 4)
 	require.Len(t, want[telemetry.TraceID{7}], 4)
 	merged := s.merge(nil, 9, files...)
 	q.Fragments = true
-	require.Equal(t, want, spansOf(t, sources(merged), q, traces.NewShared(0)), "what was stored apart is one")
-	for b, err := range traces.Read(t.Context(), sources(merged), q, traces.NewShared(0), fail) {
+	require.Equal(t, want, spansOf(t, sources(merged), q, join.NewShared(0)), "what was stored apart is one")
+	for b, err := range join.Read(t.Context(), sources(merged), q, join.NewShared(0), fail) {
 		require.NoError(t, err)
 		ids, err := b.Traces()
 		require.NoError(t, err)
@@ -299,12 +300,12 @@ func many(t *testing.T, s *shelf, parts int) []*file {
 
 func TestTheNewestTracesReadFewBlocks(t *testing.T) {
 	files := many(t, newShelf(t, small()), 8)
-	shared := traces.NewShared(0)
+	shared := join.NewShared(0)
 	spansOf(t, sources(files...), all(), shared) // so that it is known which traces lie in several parts
 	q := all()
 	q.Order = storage.NewestFirst
 	found := 0
-	for b, err := range traces.Read(t.Context(), sources(files...), q, shared, fail) {
+	for b, err := range join.Read(t.Context(), sources(files...), q, shared, fail) {
 		require.NoError(t, err)
 		starts, err := b.Starts()
 		require.NoError(t, err)
@@ -334,7 +335,7 @@ func TestTracesByID(t *testing.T) {
 	files := many(t, newShelf(t, small()), 4)
 	var id telemetry.TraceID
 	want := 0
-	for i, spans := range spansOf(t, sources(files...), all(), traces.NewShared(0)) {
+	for i, spans := range spansOf(t, sources(files...), all(), join.NewShared(0)) {
 		id, want = i, len(spans)
 		break
 	}
@@ -347,7 +348,7 @@ func TestTracesByID(t *testing.T) {
 
 	q := all()
 	q.Need = []storage.Predicate{storage.TraceIn{id}}
-	require.Len(t, spansOf(t, sources(files...), q, traces.NewShared(0))[id], want)
+	require.Len(t, spansOf(t, sources(files...), q, join.NewShared(0))[id], want)
 	require.LessOrEqual(t, q.Cost.Bytes, int64(100_000), "the other traces are not looked at")
 
 	scan.Cost = &storage.ReadStats{}
@@ -362,12 +363,12 @@ func TestReadsEnd(t *testing.T) {
 	files := many(t, newShelf(t, small()), 3)
 	q := all()
 	q.MaxBytes = 1000
-	err := last(traces.Read(t.Context(), sources(files...), q, traces.NewShared(0), fail))
+	err := last(join.Read(t.Context(), sources(files...), q, join.NewShared(0), fail))
 	require.ErrorIs(t, err, storage.ErrReadLimit)
 
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	for _, err = range traces.Read(ctx, sources(files...), all(), traces.NewShared(0), fail) {
+	for _, err = range join.Read(ctx, sources(files...), all(), join.NewShared(0), fail) {
 		cancel()
 	}
 	require.ErrorIs(t, err, context.Canceled)
@@ -385,7 +386,7 @@ func last(blocks iter.Seq2[storage.TraceBlock, error]) (err error) {
 func TestCorruptPartsAreLeftOut(t *testing.T) {
 	s := newShelf(t, small())
 	files := many(t, s, 2)
-	others := spansOf(t, sources(files[1]), all(), traces.NewShared(0))
+	others := spansOf(t, sources(files[1]), all(), join.NewShared(0))
 	broken := 0
 	for at := 20; at < len(files[0].bytes)-5000; at += len(files[0].bytes) / 20 {
 		b := bytes.Clone(files[0].bytes)
@@ -396,7 +397,7 @@ func TestCorruptPartsAreLeftOut(t *testing.T) {
 		got := make(map[telemetry.TraceID]bool)
 		q := all()
 		q.Need = []storage.Predicate{storage.ValueMatch{Key: storage.SpanKey{Scope: storage.ResourceScope, Name: "service.namespace"}, Accept: func(telemetry.Value) bool { return true }}}
-		for b, err := range traces.Read(t.Context(), sources(bad, files[1]), q, traces.NewShared(0), func(src int, err error) error {
+		for b, err := range join.Read(t.Context(), sources(bad, files[1]), q, join.NewShared(0), func(src int, err error) error {
 			require.Zero(t, src)
 			require.ErrorIs(t, err, part.ErrCorrupt)
 			failures++
@@ -422,6 +423,6 @@ func TestCorruptPartsAreLeftOut(t *testing.T) {
 	for i := 20; i < len(b)*3/4; i += 50 {
 		b[i] ^= 1
 	}
-	err := last(traces.Read(t.Context(), sources(s.read(b, 1, 0, math.MaxInt64)), all(), traces.NewShared(0), func(int, error) error { return errBad }))
+	err := last(join.Read(t.Context(), sources(s.read(b, 1, 0, math.MaxInt64)), all(), join.NewShared(0), func(int, error) error { return errBad }))
 	require.ErrorIs(t, err, errBad)
 }

@@ -7,98 +7,85 @@ import (
 	"github.com/braidobs/braid/storage/traces/columns"
 )
 
-// unit is something that holds whole traces in blocks, as far as they are not shared with others: a segment, or a part of
-// the first layout.
-type unit struct {
-	n       int // its number
-	src     int
+// Unit is whole traces in blocks, as far as they lie in one place: a segment of a part, or a part of the first layout. It is for one
+// goroutine.
+type Unit struct {
+	// Info is what it spans.
+	Info columns.Info
+	// Masks are the deletes that may cover some of it.
+	Masks []Mask
+
 	part    *Part
-	segment int // unless the part is of the first layout
-	info    columns.Info
-	masks   []Mask
-	batch   int      // the run of reader.run that it belongs to
-	table   *idTable // of its batch
-	broken  bool     // it is left out
-
-	may    []*blockSet        // by predicate of the query, nil before it was asked for
-	legacy []legacyBlock      // of the first layout
-	cached storage.TraceBlock // the block asked for last of the first layout
-	at     int
+	segment int                // unless the part is of the first layout
+	blocks  []legacyBlock      // of the first layout
+	cached  storage.TraceBlock // the block asked for last of the first layout
+	at      int
 }
 
-// blockSet is a set of blocks.
-type blockSet struct {
-	all  bool
-	bits []uint64
-}
-
-func (s *blockSet) has(i int) bool {
-	return s.all || i/64 < len(s.bits) && s.bits[i/64]&(1<<(i%64)) != 0
-}
-
-func (s *blockSet) add(i int) {
-	for i/64 >= len(s.bits) {
-		s.bits = append(s.bits, 0)
+// Units returns what a part consists of, in the order of arrival, with those of masks that it was not rewritten for.
+func (p *Part) Units(masks []Mask) ([]*Unit, error) {
+	if err := p.load(); err != nil {
+		return nil, err
 	}
-	s.bits[i/64] |= 1 << (i % 64)
-}
-
-// unitsOf returns the units of a part, which is loaded.
-func unitsOf(src int, p *Part, masks []Mask) []*unit {
 	masks = p.pending(masks)
 	if p.legacy != nil {
-		return []*unit{{src: src, part: p, info: p.legacy.info(p.lo, p.hi), masks: masks}}
+		return []*Unit{{part: p, Info: p.legacy.info(p.lo, p.hi), Masks: masks}}, nil
 	}
-	us := make([]*unit, p.columns.Len())
+	us := make([]*Unit, p.columns.Len())
 	for i := range us {
-		us[i] = &unit{src: src, part: p, segment: i, info: p.columns.Info(i), masks: masks}
+		us[i] = &Unit{part: p, segment: i, Info: p.columns.Info(i), Masks: masks}
 	}
-	return us
+	return us, nil
 }
 
-func (u *unit) isLegacy() bool { return u.part.legacy != nil }
+// Segment returns the segment, which the part keeps for a while; nil for a part of the first layout.
+func (u *Unit) Segment() (*columns.Segment, error) {
+	if u.isLegacy() {
+		return nil, nil
+	}
+	return u.part.segment(u.segment)
+}
 
-// open returns the segment, which the part keeps for a while.
-func (u *unit) open() (*columns.Segment, error) { return u.part.segment(u.segment) }
+func (u *Unit) isLegacy() bool { return u.part.legacy != nil }
 
 // list returns the blocks of a part of the first layout.
-func (u *unit) list() (_ []legacyBlock, err error) {
-	if u.legacy == nil {
-		u.legacy, err = u.part.legacy.blocks()
+func (u *Unit) list() (_ []legacyBlock, err error) {
+	if u.blocks == nil {
+		u.blocks, err = u.part.legacy.blocks()
 	}
-	return u.legacy, err
+	return u.blocks, err
 }
 
-// blocks returns the number of blocks.
-func (u *unit) blocks() (int, error) {
+// Blocks returns the number of blocks.
+func (u *Unit) Blocks() (int, error) {
 	if u.isLegacy() {
 		bs, err := u.list()
 		return len(bs), err
 	}
-	g, err := u.open()
+	g, err := u.Segment()
 	if err != nil {
 		return 0, err
 	}
 	return g.Blocks(), nil
 }
 
-// blockInfo says what a block spans.
-func (u *unit) blockInfo(i int) (columns.Info, error) {
+// BlockInfo says what a block spans.
+func (u *Unit) BlockInfo(i int) (columns.Info, error) {
 	if u.isLegacy() {
-		return u.info, nil
+		return u.Info, nil
 	}
-	g, err := u.open()
+	g, err := u.Segment()
 	if err != nil {
 		return columns.Info{}, err
 	}
 	return g.BlockInfo(i), nil
 }
 
-// block returns a block. With memory, its columns are valid until the memory is used again. A block of the first layout is
+// Block returns a block. With memory, its columns are valid until the memory is used again. A block of the first layout is
 // whole in memory.
-func (u *unit) block(i int, in *columns.Memory) (storage.TraceBlock, error) {
+func (u *Unit) Block(i int, in *columns.Memory) (storage.TraceBlock, error) {
 	if !u.isLegacy() {
-		g, err := u.open()
+		g, err := u.Segment()
 		if err != nil {
 			return nil, err
 		}
@@ -106,7 +93,7 @@ func (u *unit) block(i int, in *columns.Memory) (storage.TraceBlock, error) {
 		if err != nil {
 			return nil, err
 		}
-		return bounded{Block: b}, nil
+		return Bounded{Block: b}, nil
 	}
 	if u.cached != nil && u.at == i {
 		return u.cached, nil
@@ -123,70 +110,29 @@ func (u *unit) block(i int, in *columns.Memory) (storage.TraceBlock, error) {
 	return b, nil
 }
 
-// bounded is a block with what is left after it.
-type bounded struct {
-	*columns.Block
-	rest int64
-}
-
-// Rest implements storage.TraceBlock.
-func (b bounded) Rest() int64 { return b.rest }
-
-// rested is a block in memory with what is left after it.
-type rested struct {
-	storage.TraceBlock
-	rest int64
-}
-
-// Rest implements storage.TraceBlock.
-func (b rested) Rest() int64 { return b.rest }
-
-func withRest(b storage.TraceBlock, rest int64) storage.TraceBlock {
-	switch b := b.(type) {
-	case bounded:
-		b.rest = rest
-		return b
-	case *composed:
-		b.rest = rest
-		return b
-	default:
-		return rested{b, rest}
-	}
-}
-
-// mayHold says whether a block can hold a row that matches predicate k of need.
-func (u *unit) mayHold(need []storage.Predicate, k, block int) (bool, error) {
-	if u.may == nil {
-		u.may = make([]*blockSet, len(need))
-	}
-	if u.may[k] == nil {
-		set, err := u.prune(need[k : k+1])
-		if err != nil {
-			return false, err
-		}
-		u.may[k] = set
-	}
-	return u.may[k].has(block), nil
-}
-
-// prune returns the blocks that may hold a trace with a matching row for each of need.
-func (u *unit) prune(need []storage.Predicate) (*blockSet, error) {
-	if u.isLegacy() || len(need) == 0 {
-		return &blockSet{all: true}, nil
-	}
-	g, err := u.open()
+// Rows returns the spans of a block of a part of the first layout.
+func (u *Unit) Rows(i int) ([]storage.SpanRow, error) {
+	bs, err := u.list()
 	if err != nil {
 		return nil, err
 	}
-	bits, err := g.Prune(need)
-	return &blockSet{bits: []uint64{bits}}, err
+	return u.part.legacy.rows(bs[i])
 }
 
+// Bounded is a block with what is left after it.
+type Bounded struct {
+	*columns.Block
+	Left int64
+}
+
+// Rest implements storage.TraceBlock.
+func (b Bounded) Rest() int64 { return b.Left }
+
 // relevant drops the masks of a unit that cover nothing of it.
-func (u *unit) relevant() error {
+func (u *Unit) relevant() error {
 	var some []Mask
-	for _, m := range u.masks {
-		if m.Start > u.info.LastStart || m.End < u.info.Start {
+	for _, m := range u.Masks {
+		if m.Start > u.Info.LastStart || m.End < u.Info.Start {
 			continue
 		}
 		hit, err := u.hit(&m)
@@ -197,16 +143,16 @@ func (u *unit) relevant() error {
 			some = append(some, m)
 		}
 	}
-	u.masks = slices.Clip(some)
+	u.Masks = slices.Clip(some)
 	return nil
 }
 
 // hit says whether the unit may have what a mask covers.
-func (u *unit) hit(m *Mask) (bool, error) {
+func (u *Unit) hit(m *Mask) (bool, error) {
 	if m.traces == nil || u.isLegacy() {
 		return true, nil
 	}
-	g, err := u.open()
+	g, err := u.Segment()
 	if err != nil {
 		return false, err
 	}

@@ -3,6 +3,7 @@ package columns
 import (
 	"fmt"
 	"slices"
+	"sync"
 
 	"github.com/braidobs/braid/internal/telemetry"
 	"github.com/braidobs/braid/storage"
@@ -563,3 +564,18 @@ func (p *pageReader) value(k *keyRows, item int) (telemetry.Value, error) {
 
 // Memory is what blocks are decoded into, one after the other: see Segment.BlockIn. Its zero value is ready.
 type Memory = piece.Memory
+
+// Memories are what blocks were decoded into, kept for the reads to come as long as the garbage collector lets them. Its zero
+// value is ready, and safe for concurrent use.
+type Memories struct{ pool sync.Pool }
+
+// Take returns a memory that nobody else uses.
+func (m *Memories) Take() *Memory {
+	if in, ok := m.pool.Get().(*Memory); ok {
+		return in
+	}
+	return &Memory{}
+}
+
+// Give takes back a memory: what was decoded into it is not used any more.
+func (m *Memories) Give(in *Memory) { m.pool.Put(in) }

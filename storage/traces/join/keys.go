@@ -1,4 +1,4 @@
-package traces
+package join
 
 import (
 	"cmp"
@@ -9,11 +9,14 @@ import (
 
 	"github.com/braidobs/braid/internal/telemetry"
 	"github.com/braidobs/braid/storage"
+	"github.com/braidobs/braid/storage/traces"
+	"github.com/braidobs/braid/storage/traces/columns"
+	"github.com/braidobs/braid/storage/traces/places"
 )
 
 // Keys returns the keys of attributes that the traces have which reach into the range of q, sorted, and perhaps those of
 // others that lie in the same segments. It takes what Read does.
-func Keys(ctx context.Context, sources []Source, q Query, shared *Shared, failed func(src int, err error) error) ([]storage.SpanKey, error) {
+func Keys(ctx context.Context, sources []traces.Source, q Query, shared *Shared, failed func(src int, err error) error) ([]storage.SpanKey, error) {
 	keys := make(map[storage.SpanKey]bool)
 	add := func(scope storage.AttrScope, as telemetry.Attrs) {
 		for i := range as {
@@ -21,11 +24,7 @@ func Keys(ctx context.Context, sources []Source, q Query, shared *Shared, failed
 		}
 	}
 	r := &reader{Query: q, shared: shared, failed: failed, cost: q.Cost}
-	err := r.around(ctx, sources, func(u *unit) error {
-		g, err := u.open()
-		if err != nil {
-			return err
-		}
+	err := r.around(ctx, sources, func(g *columns.Segment) error {
 		ks, err := g.Keys()
 		for _, k := range ks {
 			keys[k] = true
@@ -53,7 +52,7 @@ func Keys(ctx context.Context, sources []Source, q Query, shared *Shared, failed
 }
 
 // Values returns at most limit distinct values that a key has in the traces that Keys goes by; 0 for all.
-func Values(ctx context.Context, sources []Source, q Query, key storage.SpanKey, limit int, shared *Shared, failed func(src int, err error) error) ([]telemetry.Value, error) {
+func Values(ctx context.Context, sources []traces.Source, q Query, key storage.SpanKey, limit int, shared *Shared, failed func(src int, err error) error) ([]telemetry.Value, error) {
 	seen := make(map[telemetry.Value]bool)
 	var out []telemetry.Value
 	more := func() bool { return limit == 0 || len(out) < limit }
@@ -65,13 +64,9 @@ func Values(ctx context.Context, sources []Source, q Query, key storage.SpanKey,
 		return more()
 	}
 	r := &reader{Query: q, shared: shared, failed: failed, cost: q.Cost}
-	err := r.around(ctx, sources, func(u *unit) error {
+	err := r.around(ctx, sources, func(g *columns.Segment) error {
 		if !more() {
 			return nil
-		}
-		g, err := u.open()
-		if err != nil {
-			return err
 		}
 		return g.Values(key, add)
 	}, func(res *telemetry.Resource, s *telemetry.Span) bool {
@@ -83,43 +78,45 @@ func Values(ctx context.Context, sources []Source, q Query, key storage.SpanKey,
 
 // around calls segment for the segments with spans of traces that reach into the range, and span for spans of others, until
 // it returns false.
-func (r *reader) around(ctx context.Context, sources []Source, segment func(*unit) error, span func(*telemetry.Resource, *telemetry.Span) bool) error {
-	parts, traces, err := r.prepare(sources)
+func (r *reader) around(ctx context.Context, sources []traces.Source, segment func(*columns.Segment) error, span func(*telemetry.Resource, *telemetry.Span) bool) error {
+	parts, held, err := r.prepare(sources)
 	if err != nil {
 		return err
 	}
 	near := make(map[*unit]bool)
 	for _, u := range r.units {
-		near[u] = r.overlaps(u.info.Lo, u.info.Hi)
+		near[u] = r.overlaps(u.Info.Lo, u.Info.Hi)
 	}
-	inside := func(lo, hi int64, at []fragment) bool {
+	inside := func(lo, hi int64, at []places.Place) bool {
 		for _, f := range at {
-			in := r.units[f.unit].info
+			in := r.units[f.Unit].Info
 			lo, hi = min(lo, in.Lo), max(hi, in.Hi)
 		}
 		return r.overlaps(lo, hi)
 	}
-	if traces > r.shared.traces { // what lies in several places is not looked for: all places count
+	if held > r.shared.traces { // what lies in several places is not looked for: all places count
 		for _, u := range r.units {
 			near[u] = true
 		}
 	} else {
-		table, err := r.table(ctx, parts, r.units, traces)
+		known, err := r.table(ctx, parts, r.units, held)
 		if err != nil {
 			return err
 		}
-		for _, at := range table.more {
+		for _, at := range known.More {
 			if inside(math.MaxInt64, math.MinInt64, at) {
 				for _, f := range at {
-					near[r.units[f.unit]] = true
+					near[r.units[f.Unit]] = true
 				}
 			}
 		}
 		for _, h := range r.heads {
-			for _, tr := range h.traces() {
-				if at := table.find(&tr.id); inside(tr.lo, tr.end, at) {
+			for _, tr := range h.Traces() {
+				id := tr.ID()
+				lo, hi, _ := tr.Bounds()
+				if at := known.Find(&id); inside(lo, hi, at) {
 					for _, f := range at {
-						near[r.units[f.unit]] = true
+						near[r.units[f.Unit]] = true
 					}
 				}
 			}
@@ -139,35 +136,31 @@ func (r *reader) around(ctx context.Context, sources []Source, segment func(*uni
 		}
 	}
 	for _, h := range r.heads {
-		for i := range h.entries {
-			e := &h.entries[i]
-			if i%64 == 63 && ctx.Err() != nil {
-				return ctx.Err()
-			}
-			for k := range e.spans {
-				if s := &e.spans[k]; s.Start >= r.Lo && s.Start <= r.Hi && !span(e.res, s) {
-					return nil
-				}
-			}
+		if err := h.Each(ctx, r.Lo, r.Hi, span); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
 // about tells of one unit.
-func (r *reader) about(ctx context.Context, u *unit, segment func(*unit) error, span func(*telemetry.Resource, *telemetry.Span) bool) error {
-	if !u.isLegacy() {
-		return segment(u)
-	}
-	bs, err := u.list()
+func (r *reader) about(ctx context.Context, u *unit, segment func(*columns.Segment) error, span func(*telemetry.Resource, *telemetry.Span) bool) error {
+	g, err := u.Segment()
 	if err != nil {
 		return err
 	}
-	for i := range bs {
+	if g != nil {
+		return segment(g)
+	}
+	n, err := u.Blocks()
+	if err != nil {
+		return err
+	}
+	for i := range n {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		rows, err := u.part.legacy.rows(bs[i])
+		rows, err := u.Rows(i)
 		if err != nil {
 			return err
 		}

@@ -1,32 +1,29 @@
-package traces
+package join
 
 import (
 	"cmp"
 	"context"
-	"hash/maphash"
-	"math/bits"
 	"slices"
 	"sync"
 	"sync/atomic"
 
 	"github.com/braidobs/braid/internal/telemetry"
 	"github.com/braidobs/braid/storage"
+	"github.com/braidobs/braid/storage/traces"
+	"github.com/braidobs/braid/storage/traces/columns"
+	"github.com/braidobs/braid/storage/traces/places"
 )
 
-// fragment is where spans of a trace lie: trace number trace in a block of a unit.
-type fragment struct{ unit, block, trace int32 }
-
-// idTable tells where each of many traces lies, and which of them lie in several places.
-type idTable struct {
-	seed  maphash.Seed
-	slots []idSlot // a power of two; unit -1 is free
-	n     int
-	more  map[telemetry.TraceID][]fragment // those in several places
-	// joints are more, and blocks those of each unit that have some of them; see finish.
+// table tells where each of many traces lies, and what is known of those in several places.
+type table struct {
+	*places.Table
+	// joints are those in several places, and blocks those of each unit that have some of them; see finish.
 	joints []joint
 	blocks map[int32]*blockSet
-	trees  trees // of some of more
+	trees  trees // of some of these
 }
+
+func newTable(traces int) *table { return &table{Table: places.New(traces)} }
 
 // tree is how the spans of a trace in several places hang together.
 type tree struct {
@@ -71,101 +68,24 @@ func (t *trees) put(id telemetry.TraceID, c *composer) {
 	}
 }
 
-type idSlot struct {
-	id telemetry.TraceID
-	fragment
-}
-
-func newIDTable(traces int) *idTable {
-	size := 1 << bits.Len(uint(traces+traces/2+8))
-	t := &idTable{seed: maphash.MakeSeed(), slots: make([]idSlot, size), more: make(map[telemetry.TraceID][]fragment)}
-	for i := range t.slots {
-		t.slots[i].unit = -1
-	}
-	return t
-}
-
-func (t *idTable) slot(id *telemetry.TraceID) *idSlot {
-	mask := uint64(len(t.slots) - 1)
-	for h := maphash.Bytes(t.seed, id[:]); ; h++ {
-		if s := &t.slots[h&mask]; s.unit < 0 || s.id == *id {
-			return s
-		}
-	}
-}
-
-// add notes a place of a trace.
-func (t *idTable) add(id *telemetry.TraceID, f fragment) {
-	s := t.slot(id)
-	if s.unit >= 0 {
-		t.also(id, s, f)
-		return
-	}
-	if t.n >= len(t.slots)*3/4 { // more than were announced
-		old := t.slots
-		t.slots = make([]idSlot, 2*len(old))
-		for i := range t.slots {
-			t.slots[i].unit = -1
-		}
-		for i := range old {
-			if old[i].unit >= 0 {
-				*t.slot(&old[i].id) = old[i]
-			}
-		}
-		s = t.slot(id)
-	}
-	s.id, s.fragment = *id, f
-	t.n++
-}
-
-// also notes one more place of a trace.
-func (t *idTable) also(id *telemetry.TraceID, s *idSlot, f fragment) {
-	fs := t.more[*id]
-	if fs == nil {
-		fs = append(fs, s.fragment)
-	}
-	t.more[*id] = append(fs, f)
-}
-
-// probe notes a place of a trace that is in the table, and of no other.
-func (t *idTable) probe(id *telemetry.TraceID, f fragment) {
-	if s := t.slot(id); s.unit >= 0 {
-		t.also(id, s, f)
-	}
-}
-
 // finish sorts what was added.
-func (t *idTable) finish() {
-	t.joints, t.blocks = make([]joint, 0, len(t.more)), make(map[int32]*blockSet)
-	for id, at := range t.more {
-		slices.SortFunc(at, compareFragments)
+func (t *table) finish() {
+	t.joints, t.blocks = make([]joint, 0, len(t.More)), make(map[int32]*blockSet)
+	for id, at := range t.More {
+		slices.SortFunc(at, places.Compare)
 		for _, f := range at {
-			if t.blocks[f.unit] == nil {
-				t.blocks[f.unit] = &blockSet{}
+			if t.blocks[f.Unit] == nil {
+				t.blocks[f.Unit] = &blockSet{}
 			}
-			t.blocks[f.unit].add(int(f.block))
+			t.blocks[f.Unit].add(int(f.Block))
 		}
 		t.joints = append(t.joints, joint{id: id, at: at})
 	}
-	slices.SortFunc(t.joints, func(a, b joint) int { return compareFragments(a.at[0], b.at[0]) })
-}
-
-// find returns the places of a trace.
-func (t *idTable) find(id *telemetry.TraceID) []fragment {
-	s := t.slot(id)
-	if s.unit < 0 {
-		return nil
-	}
-	if fs := t.more[*id]; fs != nil {
-		return fs
-	}
-	return []fragment{s.fragment}
+	slices.SortFunc(t.joints, func(a, b joint) int { return places.Compare(a.at[0], b.at[0]) })
 }
 
 // size returns about how many bytes the table holds.
-func (t *idTable) size() int64 {
-	return int64(len(t.slots))*28 + int64(len(t.more))*200 + t.trees.bytes.Load()
-}
+func (t *table) size() int64 { return t.Size() + t.trees.bytes.Load() }
 
 const (
 	// maxTable is how many traces of parts are held in a table at once: 15 to 30 MB. Reads over more go over the IDs of all
@@ -183,19 +103,19 @@ type Shared struct {
 	mu    sync.Mutex // guards known
 	known []*sharedTable
 
-	memories memories
+	memories columns.Memories
 }
 
 // sharedTable is the table of some parts.
 type sharedTable struct {
-	parts []*Part
-	table *idTable
+	parts []*traces.Part
+	table *table
 }
 
 // NewShared returns an empty one. It looks at so many traces at once; 0 is 512 Ki.
 func NewShared(traces int) *Shared { return &Shared{traces: cmp.Or(traces, maxTable)} }
 
-func (s *Shared) get(parts []*Part) *idTable {
+func (s *Shared) get(parts []*traces.Part) *table {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for i, t := range s.known {
@@ -207,7 +127,7 @@ func (s *Shared) get(parts []*Part) *idTable {
 	return nil
 }
 
-func (s *Shared) put(parts []*Part, t *idTable) {
+func (s *Shared) put(parts []*traces.Part, t *table) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.known = append(s.known, &sharedTable{parts, t})
@@ -221,14 +141,14 @@ func (s *Shared) put(parts []*Part, t *idTable) {
 }
 
 // table returns the table of all traces of the units, which are those of the parts.
-func (r *reader) table(ctx context.Context, parts []*Part, units []*unit, traces int) (*idTable, error) {
+func (r *reader) table(ctx context.Context, parts []*traces.Part, units []*unit, traces int) (*table, error) {
 	if t := r.shared.get(parts); t != nil {
 		return t, nil
 	}
-	t := newIDTable(traces)
+	t := newTable(traces)
 	ok := true
 	for _, u := range units {
-		err := r.ids(ctx, u, t.add)
+		err := r.ids(ctx, u, t.Add)
 		if err != nil {
 			if err = r.lost(u, err); err != nil {
 				return nil, err
@@ -244,8 +164,8 @@ func (r *reader) table(ctx context.Context, parts []*Part, units []*unit, traces
 }
 
 // ids calls f with the place of each trace of a unit.
-func (r *reader) ids(ctx context.Context, u *unit, f func(*telemetry.TraceID, fragment)) error {
-	n, err := u.blocks()
+func (r *reader) ids(ctx context.Context, u *unit, f func(*telemetry.TraceID, places.Place)) error {
+	n, err := u.Blocks()
 	if err != nil {
 		return err
 	}
@@ -253,7 +173,7 @@ func (r *reader) ids(ctx context.Context, u *unit, f func(*telemetry.TraceID, fr
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		b, err := u.block(i, r.memory)
+		b, err := u.Block(i, r.memory)
 		if err != nil {
 			return err
 		}
@@ -262,7 +182,7 @@ func (r *reader) ids(ctx context.Context, u *unit, f func(*telemetry.TraceID, fr
 			return err
 		}
 		for k := range ids {
-			f(&ids[k], fragment{int32(u.n), int32(i), int32(k)})
+			f(&ids[k], places.Place{Unit: int32(u.n), Block: int32(i), Trace: int32(k)})
 		}
 		if err := r.counted(b, 0); err != nil {
 			return err
@@ -284,6 +204,10 @@ func (r *reader) counted(b storage.TraceBlock, blocks int64) error {
 	if blocks > 0 {
 		rows = int64(b.Len())
 	}
-	count(r.cost, blocks, rows, n)
+	if c := r.cost; c != nil {
+		c.Blocks += blocks
+		c.Rows += rows
+		c.Bytes += n
+	}
 	return r.limit()
 }

@@ -1,4 +1,4 @@
-package traces
+package join
 
 import (
 	"cmp"
@@ -7,13 +7,15 @@ import (
 
 	"github.com/braidobs/braid/internal/telemetry"
 	"github.com/braidobs/braid/storage"
+	"github.com/braidobs/braid/storage/traces"
+	"github.com/braidobs/braid/storage/traces/places"
 )
 
 // joint is a trace that lies in several places.
 type joint struct {
 	id    telemetry.TraceID
-	at    []fragment
-	heads []heldTrace // in the heads that have it
+	at    []places.Place
+	heads []traces.HeldTrace // in the heads that have it
 	bound int64
 }
 
@@ -29,7 +31,7 @@ func (r *reader) join(all []joint, n int) error {
 	wanted := all[:0]
 	for i := range all {
 		j := &all[i]
-		if slices.ContainsFunc(j.at, func(f fragment) bool { b := r.units[f.unit].batch; return b > 0 && b < n }) {
+		if slices.ContainsFunc(j.at, func(f places.Place) bool { b := r.units[f.Unit].batch; return b > 0 && b < n }) {
 			continue // it came with an earlier batch
 		}
 		ok, err := r.wanted(j)
@@ -43,16 +45,16 @@ func (r *reader) join(all []joint, n int) error {
 	slices.SortFunc(wanted, func(a, b joint) int {
 		c := cmp.Compare(b.bound, a.bound)
 		if c == 0 && len(a.at) > 0 && len(b.at) > 0 {
-			c = compareFragments(a.at[0], b.at[0])
+			c = places.Compare(a.at[0], b.at[0])
 		}
 		return c
 	})
 	for len(wanted) > 0 {
 		k := 0
-		blocks := make(map[fragment]bool)
+		blocks := make(map[places.Place]bool)
 		for ; k < len(wanted) && k < maxJoints; k++ {
 			for _, f := range wanted[k].at {
-				blocks[fragment{unit: f.unit, block: f.block}] = true
+				blocks[places.Place{Unit: f.Unit, Block: f.Block}] = true
 			}
 			if len(blocks) > jointBlocks && k > 0 {
 				break
@@ -68,10 +70,11 @@ func (r *reader) join(all []joint, n int) error {
 func (r *reader) wanted(j *joint) (bool, error) {
 	lo, hi := int64(math.MaxInt64), int64(math.MinInt64)
 	for _, h := range j.heads {
-		lo, hi = min(lo, h.lo), max(hi, h.end)
+		from, to, _ := h.Bounds()
+		lo, hi = min(lo, from), max(hi, to)
 	}
 	for _, f := range j.at {
-		in := &r.units[f.unit].info
+		in := &r.units[f.Unit].Info
 		lo, hi = min(lo, in.Lo), max(hi, in.Hi)
 	}
 	if !r.overlaps(lo, hi) {
@@ -87,14 +90,15 @@ func (r *reader) wanted(j *joint) (bool, error) {
 	lo, hi = math.MaxInt64, math.MinInt64
 	first, last := int64(math.MaxInt64), int64(math.MinInt64)
 	for _, h := range j.heads {
-		lo, hi = min(lo, h.lo), max(hi, h.end)
+		from, to, _ := h.Bounds()
+		lo, hi = min(lo, from), max(hi, to)
 	}
 	for _, f := range j.at {
-		u := r.units[f.unit]
+		u := r.units[f.Unit]
 		if u.broken {
 			continue
 		}
-		in, err := u.blockInfo(int(f.block))
+		in, err := u.BlockInfo(int(f.Block))
 		if err != nil {
 			if err = r.lost(u, err); err != nil {
 				return false, err
@@ -107,7 +111,8 @@ func (r *reader) wanted(j *joint) (bool, error) {
 	j.bound = first
 	if len(r.Masks) > 0 || first > last { // only what parts have of it is known to be all there
 		for _, h := range j.heads {
-			last = max(last, h.hi)
+			_, _, start := h.Bounds()
+			last = max(last, start)
 		}
 		j.bound = last
 	}
@@ -117,11 +122,11 @@ func (r *reader) wanted(j *joint) (bool, error) {
 // mayMatch says whether a row of a trace may match predicate k.
 func (r *reader) mayMatch(j *joint, k int) (bool, error) {
 	for _, f := range j.at {
-		u := r.units[f.unit]
+		u := r.units[f.Unit]
 		if u.broken {
 			continue
 		}
-		ok, err := u.mayHold(r.Need, k, int(f.block))
+		ok, err := u.mayHold(r.Need, k, int(f.Block))
 		if err != nil {
 			if err = r.lost(u, err); err != nil {
 				return false, err
@@ -147,18 +152,18 @@ again:
 		blocks []storage.TraceBlock
 		owners []*unit
 	)
-	number := make(map[fragment]int)
+	number := make(map[places.Place]int)
 	for i := range js {
 		for _, f := range js[i].at {
-			u := r.units[f.unit]
-			key := fragment{unit: f.unit, block: f.block}
+			u := r.units[f.Unit]
+			key := places.Place{Unit: f.Unit, Block: f.Block}
 			if _, known := number[key]; known || u.broken {
 				continue
 			}
 			if len(blocks) == len(r.more) {
-				r.more = append(r.more, r.shared.memories.take())
+				r.more = append(r.more, r.shared.memories.Take())
 			}
-			b, err := u.block(int(f.block), r.more[len(blocks)])
+			b, err := u.Block(int(f.Block), r.more[len(blocks)])
 			if err == nil {
 				_, err = b.First()
 			}
@@ -184,13 +189,13 @@ again:
 	}
 	c := newComposer(blocks, 0)
 	for i := range js {
-		var places []place
+		var ps []place
 		for _, f := range js[i].at {
-			u := r.units[f.unit]
+			u := r.units[f.Unit]
 			if u.broken {
 				continue
 			}
-			n := number[fragment{unit: f.unit, block: f.block}]
+			n := number[places.Place{Unit: f.Unit, Block: f.Block}]
 			p, err := r.placeOf(u, blocks[n], n, f)
 			if err != nil {
 				if err = r.lost(u, err); err != nil {
@@ -198,28 +203,28 @@ again:
 				}
 				goto again
 			}
-			places = append(places, p)
+			ps = append(ps, p)
 		}
 		if inHead[i].from < inHead[i].to {
-			places = append(places, inHead[i])
+			ps = append(ps, inHead[i])
 		}
-		if len(places) == 1 && places[0].some == nil && inHead[i].from == inHead[i].to { // its tree is there
-			parents, err := blocks[places[0].block].Parents()
+		if len(ps) == 1 && ps[0].some == nil && inHead[i].from == inHead[i].to { // its tree is there
+			parents, err := blocks[ps[0].block].Parents()
 			if err == nil {
-				c.add(js[i].id, places[0], parents)
+				c.add(js[i].id, ps[0], parents)
 				continue
 			}
-			if err = r.lost(owners[places[0].block], err); err != nil {
+			if err = r.lost(owners[ps[0].block], err); err != nil {
 				return nil, err
 			}
 			goto again
 		}
-		trees := r.trees(&js[i], places)
+		trees := r.trees(&js[i], ps)
 		if t := trees.get(js[i].id); t != nil {
-			c.graft(js[i].id, places, t)
+			c.graft(js[i].id, ps, t)
 			continue
 		}
-		if n, err := c.join(js[i].id, places); err != nil {
+		if n, err := c.join(js[i].id, ps); err != nil {
 			if err = r.lost(owners[n], err); err != nil { // a block in memory has none
 				return nil, err
 			}
@@ -231,51 +236,52 @@ again:
 }
 
 // trees returns where the tree of a trace may be kept, nil when that is not the one of all of its fragments.
-func (r *reader) trees(j *joint, places []place) *trees {
-	if len(j.heads) > 0 || len(j.at) == 0 || len(places) != len(j.at) {
+func (r *reader) trees(j *joint, ps []place) *trees {
+	if len(j.heads) > 0 || len(j.at) == 0 || len(ps) != len(j.at) {
 		return nil
 	}
-	for i := range places {
-		if places[i].some != nil {
+	for i := range ps {
+		if ps[i].some != nil {
 			return nil
 		}
 	}
-	t := r.units[j.at[0].unit].table
-	if t == nil || len(t.more[j.id]) != len(places) {
+	t := r.units[j.at[0].Unit].table
+	if t == nil || len(t.More[j.id]) != len(ps) {
 		return nil
 	}
 	return &t.trees
 }
 
 // placeOf returns the rows of a fragment that were not deleted.
-func (r *reader) placeOf(u *unit, b storage.TraceBlock, n int, f fragment) (place, error) {
+func (r *reader) placeOf(u *unit, b storage.TraceBlock, n int, f places.Place) (place, error) {
 	first, err := b.First()
 	if err != nil {
 		return place{}, err
 	}
-	p := place{block: n, from: first[f.trace], to: first[f.trace+1]}
-	if len(u.masks) > 0 {
+	p := place{block: n, from: first[f.Trace], to: first[f.Trace+1]}
+	if len(u.Masks) > 0 {
 		_, err = r.cut(u, b, &p)
 	}
 	return p, err
 }
 
 // headTraces returns the traces of heads: those that lie elsewhere, too, and the others.
-func (r *reader) headTraces(table *idTable) (all []joint, plain []heldTrace) {
+func (r *reader) headTraces(known *table) (all []joint, plain []traces.HeldTrace) {
 	r.taken, r.inHeads = make(map[telemetry.TraceID]bool), make(map[[2]int]bool)
 	for k, h := range r.heads {
 	next:
-		for _, tr := range h.traces() {
+		for _, tr := range h.Traces() {
 			if r.Fragments {
 				plain = append(plain, tr)
 				continue
 			}
-			j := joint{id: tr.id, heads: []heldTrace{tr}}
+			id := tr.ID()
+			j := joint{id: id, heads: []traces.HeldTrace{tr}}
 			for o, other := range r.heads {
 				if o == k {
 					continue
 				}
-				if same, ok := other.trace(tr.id); ok {
+				if same, ok := other.Trace(id); ok {
 					if o < k {
 						continue next
 					}
@@ -283,98 +289,22 @@ func (r *reader) headTraces(table *idTable) (all []joint, plain []heldTrace) {
 				}
 			}
 			if r.headIDs != nil {
-				j.at = slices.Clone(r.headIDs.more[tr.id])
-				j.at = slices.DeleteFunc(j.at, func(f fragment) bool { return int(f.unit) >= len(r.units) }) // itself
-				slices.SortFunc(j.at, compareFragments)
-			} else if table != nil {
-				j.at = table.find(&tr.id)
+				j.at = slices.Clone(r.headIDs.More[id])
+				j.at = slices.DeleteFunc(j.at, func(f places.Place) bool { return int(f.Unit) >= len(r.units) }) // itself
+				slices.SortFunc(j.at, places.Compare)
+			} else if known != nil {
+				j.at = known.Find(&id)
 			}
 			if len(j.at) == 0 && len(j.heads) == 1 {
 				plain = append(plain, tr)
 				continue
 			}
-			r.taken[tr.id] = true
+			r.taken[id] = true
 			for _, f := range j.at {
-				r.inHeads[[2]int{int(f.unit), int(f.block)}] = true
+				r.inHeads[[2]int{int(f.Unit), int(f.Block)}] = true
 			}
 			all = append(all, j)
 		}
 	}
 	return all, plain
-}
-
-// headChunks puts traces that lie in one head only into the queue, as far as they are wanted.
-func (r *reader) headChunks(traces []heldTrace) {
-	traces = slices.DeleteFunc(traces, func(tr heldTrace) bool {
-		if !r.overlaps(tr.lo, tr.end) {
-			return true
-		}
-		for k := range r.Need {
-			if !r.headMatch(&tr, k) {
-				return true
-			}
-		}
-		return false
-	})
-	slices.SortStableFunc(traces, func(a, b heldTrace) int { return cmp.Compare(b.hi, a.hi) })
-	for len(traces) > 0 {
-		n := 0
-		for rows := 0; n < len(traces) && (n == 0 || rows+int(traces[n].rows) <= blockRows); n++ {
-			rows += int(traces[n].rows)
-		}
-		r.push(candidate{heads: traces[:n:n], bound: traces[0].hi, n: -1})
-		traces = traces[n:]
-	}
-}
-
-// headMatch says whether a row of a trace in a head may match predicate k.
-func (r *reader) headMatch(tr *heldTrace, k int) bool {
-	key := headNeed{tr.of, k}
-	found, known := r.matching[key]
-	if !known {
-		found = tr.of.matching(r.Need[k], len(tr.of.traces()))
-		if r.matching == nil {
-			r.matching = make(map[headNeed][]bool)
-		}
-		r.matching[key] = found
-	}
-	return int(tr.n) >= len(found) || found[tr.n]
-}
-
-// headNeed is a predicate of the query, of a head.
-type headNeed struct {
-	of *Tenant
-	k  int
-}
-
-// headEach calls f for the spans of a trace in a head that were not deleted, in the order of arrival.
-func (r *reader) headEach(tr *heldTrace, f func(*telemetry.Resource, *telemetry.Span)) {
-	r.rows = tr.of.chain(r.rows[:0], tr.last)
-	for _, row := range r.rows {
-		e := tr.of.at(row)
-		s := &e.spans[row-e.base]
-		if s.Start >= r.Lo && s.Start <= r.Hi && (len(r.Masks) == 0 || !covered(since(r.Masks, e.pos), s.TraceID, s.Start)) {
-			f(e.res, s)
-		}
-	}
-}
-
-// headRows returns the spans of a trace in heads that were not deleted, in the order of arrival.
-func (r *reader) headRows(in []heldTrace) []storage.SpanRow {
-	var out []storage.SpanRow
-	for i := range in {
-		r.headEach(&in[i], func(res *telemetry.Resource, s *telemetry.Span) {
-			out = append(out, storage.SpanRow{Resource: res, Span: s})
-		})
-	}
-	return out
-}
-
-// headBlock makes a block of traces that lie in one head only.
-func (r *reader) headBlock(traces []heldTrace) storage.TraceBlock {
-	b := storage.NewTraceRows(0)
-	for i := range traces {
-		b.Add(r.headRows(traces[i : i+1]))
-	}
-	return b
 }

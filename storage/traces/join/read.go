@@ -1,4 +1,6 @@
-package traces
+// Package join reads whole traces, as columns, from parts and heads of spans (package traces): the spans of a trace that lie in
+// several places come together.
+package join
 
 import (
 	"cmp"
@@ -12,7 +14,9 @@ import (
 
 	"github.com/braidobs/braid/internal/telemetry"
 	"github.com/braidobs/braid/storage"
+	"github.com/braidobs/braid/storage/traces"
 	"github.com/braidobs/braid/storage/traces/columns"
+	"github.com/braidobs/braid/storage/traces/places"
 )
 
 // Query is what is read of whole traces.
@@ -21,7 +25,7 @@ type Query struct {
 	// Lo and Hi are the starts of the spans that belong to the traces; the sources that are parts hold no others.
 	Lo, Hi int64
 	// Masks are the deletes of the tenant.
-	Masks []Mask
+	Masks []traces.Mask
 	// Cost, when not nil, counts what is read.
 	Cost *storage.ReadStats
 }
@@ -32,12 +36,12 @@ type Query struct {
 //
 // What it has in memory at a time is a block for each place that a trace of a block lies in, the table of shared, and the
 // traces of heads.
-func Read(ctx context.Context, sources []Source, q Query, shared *Shared, failed func(src int, err error) error) iter.Seq2[storage.TraceBlock, error] {
+func Read(ctx context.Context, sources []traces.Source, q Query, shared *Shared, failed func(src int, err error) error) iter.Seq2[storage.TraceBlock, error] {
 	return func(yield func(storage.TraceBlock, error) bool) {
-		r := &reader{Query: q, shared: shared, failed: failed, cost: q.Cost, yield: yield, memory: shared.memories.take()}
+		r := &reader{Query: q, shared: shared, failed: failed, cost: q.Cost, yield: yield, memory: shared.memories.Take()}
 		defer func() {
 			for _, m := range append(r.more, r.memory) {
-				shared.memories.give(m)
+				shared.memories.Give(m)
 			}
 		}()
 		if err := r.run(ctx, sources); err != nil && !errors.Is(err, errEnough) {
@@ -57,12 +61,11 @@ type reader struct {
 	cost   *storage.ReadStats
 
 	units   []*unit // by number, which is the order of arrival
-	heads   []*Tenant
-	headIDs *idTable                   // when the units come in batches: the traces of heads
+	heads   []*traces.Tenant
+	headIDs *places.Table              // when the units come in batches: the traces of heads
 	taken   map[telemetry.TraceID]bool // traces of heads that are joined with others
 	inHeads map[[2]int]bool            // units and blocks that have such
 	queue   candidates
-	rows    []int32           // of a trace in a head
 	memory  *columns.Memory   // of the block that is read: what is yielded is valid until the next
 	more    []*columns.Memory // of the blocks of joined traces, one each
 	// matching says of the traces of a head which may have a row for a predicate.
@@ -94,33 +97,33 @@ func (r *reader) limit() error {
 func (r *reader) overlaps(lo, hi int64) bool { return lo <= r.End && hi >= r.Start }
 
 // prepare makes units of the sources and returns the parts among them, and how many traces they have.
-func (r *reader) prepare(sources []Source) (parts []*Part, traces int, err error) {
+func (r *reader) prepare(sources []traces.Source) (parts []*traces.Part, held int, err error) {
 	for i, s := range sources {
 		switch s := s.(type) {
-		case *Part:
-			if err := s.load(); err != nil {
+		case *traces.Part:
+			us, err := s.Units(r.Masks)
+			if err != nil {
 				if err = r.failed(i, err); err != nil {
 					return nil, 0, err
 				}
 				continue
 			}
 			parts = append(parts, s)
-			for _, u := range unitsOf(i, s, r.Masks) {
-				u.n = len(r.units)
-				traces += u.info.Traces
-				r.units = append(r.units, u)
+			for _, u := range us {
+				held += u.Info.Traces
+				r.units = append(r.units, &unit{Unit: u, n: len(r.units), src: i})
 			}
-		case *Tenant:
-			if len(s.entries) > 0 {
+		case *traces.Tenant:
+			if !s.Empty() {
 				r.heads = append(r.heads, s)
 			}
 		}
 	}
-	return parts, traces, nil
+	return parts, held, nil
 }
 
-func (r *reader) run(ctx context.Context, sources []Source) error {
-	parts, traces, err := r.prepare(sources)
+func (r *reader) run(ctx context.Context, sources []traces.Source) error {
+	parts, held, err := r.prepare(sources)
 	if err != nil {
 		return err
 	}
@@ -129,15 +132,15 @@ func (r *reader) run(ctx context.Context, sources []Source) error {
 	}
 	order := slices.Clone(r.units)
 	if r.Order == storage.NewestFirst {
-		slices.SortStableFunc(order, func(a, b *unit) int { return cmp.Compare(b.info.LastFirst, a.info.LastFirst) })
+		slices.SortStableFunc(order, func(a, b *unit) int { return cmp.Compare(b.Info.LastFirst, a.Info.LastFirst) })
 	}
-	batches := !r.Fragments && traces > r.shared.traces
+	batches := !r.Fragments && held > r.shared.traces
 	for n := 1; n == 1 || len(order) > 0; n++ {
 		batch := order
 		if batches {
 			sum := 0
 			for i, u := range order {
-				if sum += u.info.Traces; sum > r.shared.traces && i > 0 {
+				if sum += u.Info.Traces; sum > r.shared.traces && i > 0 {
 					batch = order[:i]
 					break
 				}
@@ -146,20 +149,20 @@ func (r *reader) run(ctx context.Context, sources []Source) error {
 		order = order[len(batch):]
 		r.ahead = math.MinInt64
 		for _, u := range order {
-			r.ahead = max(r.ahead, u.info.LastFirst)
+			r.ahead = max(r.ahead, u.Info.LastFirst)
 		}
-		var table *idTable
+		var known *table
 		switch {
 		case r.Fragments:
 		case batches:
-			table, err = r.batchTable(ctx, batch, n)
+			known, err = r.batchTable(ctx, batch, n)
 		default:
-			table, err = r.table(ctx, parts, r.units, traces)
+			known, err = r.table(ctx, parts, r.units, held)
 		}
 		if err != nil {
 			return err
 		}
-		if err := r.begin(n, batch, table); err != nil {
+		if err := r.begin(n, batch, known); err != nil {
 			return err
 		}
 		if err := r.drain(ctx); err != nil {
@@ -171,7 +174,7 @@ func (r *reader) run(ctx context.Context, sources []Source) error {
 
 // byID reads traces by their IDs: it looks for them in each unit instead of learning where all traces are.
 func (r *reader) byID(ctx context.Context, ids []telemetry.TraceID) error {
-	at := make(map[telemetry.TraceID][]fragment, len(ids))
+	at := make(map[telemetry.TraceID][]places.Place, len(ids))
 	for _, id := range ids {
 		if !id.IsZero() { // which is none
 			at[id] = nil
@@ -191,7 +194,7 @@ func (r *reader) byID(ctx context.Context, ids []telemetry.TraceID) error {
 	for id, at := range at {
 		j := joint{id: id, at: at}
 		for _, h := range r.heads {
-			if tr, ok := h.trace(id); ok {
+			if tr, ok := h.Trace(id); ok {
 				j.heads = append(j.heads, tr)
 			}
 		}
@@ -205,17 +208,17 @@ func (r *reader) byID(ctx context.Context, ids []telemetry.TraceID) error {
 }
 
 // find adds the places in a unit of the traces that at has.
-func (r *reader) find(ctx context.Context, u *unit, at map[telemetry.TraceID][]fragment) error {
-	if u.isLegacy() {
-		return r.ids(ctx, u, func(id *telemetry.TraceID, f fragment) {
+func (r *reader) find(ctx context.Context, u *unit, at map[telemetry.TraceID][]places.Place) error {
+	g, err := u.Segment()
+	if err != nil {
+		return err
+	}
+	if g == nil {
+		return r.ids(ctx, u, func(id *telemetry.TraceID, f places.Place) {
 			if fs, ok := at[*id]; ok {
 				at[*id] = append(fs, f)
 			}
 		})
-	}
-	g, err := u.open()
-	if err != nil {
-		return err
 	}
 	for id, fs := range at {
 		block, trace, err := g.Find(id)
@@ -223,25 +226,25 @@ func (r *reader) find(ctx context.Context, u *unit, at map[telemetry.TraceID][]f
 			return err
 		}
 		if block >= 0 {
-			at[id] = append(fs, fragment{int32(u.n), int32(block), int32(trace)})
+			at[id] = append(fs, places.Place{Unit: int32(u.n), Block: int32(block), Trace: int32(trace)})
 		}
 	}
 	return nil
 }
 
 // begin puts what a batch of units holds into the queue, and what the heads do with the first one.
-func (r *reader) begin(n int, batch []*unit, table *idTable) error {
+func (r *reader) begin(n int, batch []*unit, known *table) error {
 	for _, u := range batch {
-		u.batch, u.table = n, table
+		u.batch, u.table = n, known
 	}
 	var all []joint
 	if n == 1 {
-		var plain []heldTrace
-		all, plain = r.headTraces(table)
+		var plain []traces.HeldTrace
+		all, plain = r.headTraces(known)
 		r.headChunks(plain)
 	}
-	if table != nil {
-		for _, j := range table.joints {
+	if known != nil {
+		for _, j := range known.joints {
 			if !r.taken[j.id] {
 				all = append(all, j)
 			}
@@ -251,28 +254,28 @@ func (r *reader) begin(n int, batch []*unit, table *idTable) error {
 		return err
 	}
 	for _, u := range batch {
-		if !u.broken && r.overlaps(u.info.Lo, u.info.Hi) {
-			r.push(candidate{u: u, block: -1, bound: u.info.LastFirst})
+		if !u.broken && r.overlaps(u.Info.Lo, u.Info.Hi) {
+			r.push(candidate{u: u, block: -1, bound: u.Info.LastFirst})
 		}
 	}
 	return nil
 }
 
 // batchTable returns the table of a batch: of its traces, with all places that they lie in.
-func (r *reader) batchTable(ctx context.Context, batch []*unit, n int) (*idTable, error) {
+func (r *reader) batchTable(ctx context.Context, batch []*unit, n int) (*table, error) {
 	sum := 0
 	in := make(map[*unit]bool, len(batch))
 	for _, u := range batch {
-		sum += u.info.Traces
+		sum += u.Info.Traces
 		in[u] = true
 	}
-	t := newIDTable(sum)
+	t := newTable(sum)
 	if n == 1 {
-		r.headIDs = newIDTable(1 << 10)
+		r.headIDs = places.New(1 << 10)
 		for _, h := range r.heads {
-			for _, tr := range h.traces() {
-				if r.headIDs.find(&tr.id) == nil {
-					r.headIDs.add(&tr.id, fragment{unit: math.MaxInt32})
+			for _, tr := range h.Traces() {
+				if id := tr.ID(); r.headIDs.Find(&id) == nil {
+					r.headIDs.Add(&id, places.Place{Unit: math.MaxInt32})
 				}
 			}
 		}
@@ -282,14 +285,14 @@ func (r *reader) batchTable(ctx context.Context, batch []*unit, n int) (*idTable
 			if u.broken || in[u] != mine {
 				continue
 			}
-			err := r.ids(ctx, u, func(id *telemetry.TraceID, f fragment) {
+			err := r.ids(ctx, u, func(id *telemetry.TraceID, f places.Place) {
 				if mine {
-					t.add(id, f)
+					t.Add(id, f)
 				} else {
-					t.probe(id, f)
+					t.Probe(id, f)
 				}
 				if n == 1 {
-					r.headIDs.probe(id, f)
+					r.headIDs.Probe(id, f)
 				}
 			})
 			if err != nil {
@@ -334,7 +337,7 @@ func (r *reader) drain(ctx context.Context) error {
 
 // expand puts the blocks of a unit into the queue that may hold what is wanted.
 func (r *reader) expand(u *unit) error {
-	n, err := u.blocks()
+	n, err := u.Blocks()
 	if err != nil {
 		return err
 	}
@@ -346,7 +349,7 @@ func (r *reader) expand(u *unit) error {
 		if !set.has(i) {
 			continue
 		}
-		in, err := u.blockInfo(i)
+		in, err := u.BlockInfo(i)
 		if err != nil {
 			return err
 		}
@@ -386,8 +389,8 @@ func (r *reader) send(c *candidate, rest int64) error {
 
 // blockOf returns a block without the traces that are joined with others, and without what was deleted.
 func (r *reader) blockOf(u *unit, i int) (storage.TraceBlock, error) {
-	b, err := u.block(i, r.memory)
-	if err != nil || len(u.masks) == 0 && !r.isShared(u, i) {
+	b, err := u.Block(i, r.memory)
+	if err != nil || len(u.Masks) == 0 && !r.isShared(u, i) {
 		return b, err
 	}
 	ids, err := b.Traces()
@@ -405,7 +408,7 @@ func (r *reader) blockOf(u *unit, i int) (storage.TraceBlock, error) {
 	masked := make([]bool, len(ids))
 	change := false
 	for k := range ids {
-		masked[k] = slices.ContainsFunc(u.masks, func(m Mask) bool { return m.mayCover(ids[k]) })
+		masked[k] = slices.ContainsFunc(u.Masks, func(m traces.Mask) bool { return m.MayCover(ids[k]) })
 		change = change || masked[k] || r.elsewhere(u, ids[k])
 	}
 	if !change {
@@ -445,7 +448,7 @@ func (r *reader) isShared(u *unit, block int) bool {
 
 // elsewhere says whether a trace of a unit of the present or an earlier batch comes in another block.
 func (r *reader) elsewhere(u *unit, id telemetry.TraceID) bool {
-	return u.table != nil && (u.table.more[id] != nil || r.taken[id])
+	return u.table != nil && (u.table.More[id] != nil || r.taken[id])
 }
 
 // cut takes what was deleted from rows of a block, and says whether that was anything.
@@ -466,7 +469,7 @@ func (r *reader) cut(u *unit, b storage.TraceBlock, p *place) (bool, error) {
 	if !found {
 		return false, nil
 	}
-	some, any := without(p.from, p.to, func(row int32) bool { return covered(u.masks, ids[k], starts[row]) })
+	some, any := without(p.from, p.to, func(row int32) bool { return traces.Covered(u.Masks, ids[k], starts[row]) })
 	if any {
 		p.some = some
 	}
@@ -479,7 +482,7 @@ type candidate struct {
 	u      *unit
 	block  int // -1: the unit's blocks are not in the queue yet
 	joints []joint
-	heads  []heldTrace
+	heads  []traces.HeldTrace
 	n      int // place in the queue: of equal bounds the first one comes first
 }
 
