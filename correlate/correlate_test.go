@@ -74,6 +74,35 @@ func shop(t *testing.T) http.Handler {
 	return rt
 }
 
+// TestSampledCountAsMany has spans whose traces were kept at random: they count as those they stand for.
+func TestSampledCountAsMany(t *testing.T) {
+	store := testkit.NewStore("prod")
+	res := resource("service.name", "web", "k8s.namespace.name", "shop", "k8s.pod.name", "web-0", "k8s.pod.uid", "uid-1")
+	b := telemetry.Batch{Tenant: telemetry.DefaultTenant, Resource: res}
+	add := func(n byte, length time.Duration, code telemetry.StatusCode, probability float64) {
+		s := span(n, "GET /", start, length, code)
+		s.State = telemetry.WithProbability("", probability)
+		b.Spans = append(b.Spans, s)
+	}
+	add(1, 10*time.Second, telemetry.StatusError, 1)
+	add(2, time.Millisecond, telemetry.StatusUnset, 1.0/64)
+	add(3, time.Second, telemetry.StatusUnset, 0.25)
+	_, _, err := store.Write(t.Context(), storage.Request{Batches: []telemetry.Batch{b}})
+	require.NoError(t, err)
+	rt := httpapi.NewRouter(httpapi.Tenant(httpapi.Query, httpapi.Errors{}))
+	correlate.NewAPI(correlate.New(correlate.DefaultConfig(), store, func() time.Time { return start.Add(time.Hour) }, nil), httpapi.Errors{}).Register(rt)
+	var out correlate.Resources
+	require.Equal(t, 200, get(t, rt, "/api/v1/correlate/resource?kind=pod&name=web-0&start="+strconv.FormatInt(start.Add(-time.Minute).Unix(), 10), &out))
+	got := out.Entities[0].Spans
+	require.EqualValues(t, 69, got.Count)
+	require.EqualValues(t, 1, got.Errors)
+	require.InDelta(t, 69, got.RatePerSecond, 0)
+	require.InDelta(t, 1.0/69, got.ErrorRatio, 1e-12)
+	require.EqualValues(t, time.Millisecond, got.P50Nanos)
+	require.EqualValues(t, 10*time.Second, got.P99Nanos) // the 69th of 69
+	require.Equal(t, [][3]int64{{start.Unix() / 60 * 60, 69, 1}}, got.PerMinute)
+}
+
 func get(t *testing.T, h http.Handler, path string, into any) int {
 	t.Helper()
 	w := httptest.NewRecorder()

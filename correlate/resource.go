@@ -1,6 +1,7 @@
 package correlate
 
 import (
+	"cmp"
 	"context"
 	"math"
 	"slices"
@@ -51,13 +52,13 @@ type LogVolume struct {
 	PerMinute  [][2]int64       `json:"perMinute"` // [start of the minute in seconds, records]
 }
 
-// SpanRates sums up the spans of an entity.
+// SpanRates sums up the spans of an entity. One whose trace was kept at random counts as those it stands for.
 type SpanRates struct {
 	Count         int64      `json:"count"`
 	Errors        int64      `json:"errors"`
 	RatePerSecond float64    `json:"ratePerSecond"`
 	ErrorRatio    float64    `json:"errorRatio"`
-	P50Nanos      int64      `json:"p50Nanos"` // exact, of the durations
+	P50Nanos      int64      `json:"p50Nanos"` // of the durations, exact where all spans were kept
 	P99Nanos      int64      `json:"p99Nanos"`
 	PerMinute     [][3]int64 `json:"perMinute"` // [start of the minute in seconds, spans, errors]
 }
@@ -188,9 +189,9 @@ func logVolume(ctx context.Context, v storage.View, tenant telemetry.Tenant, own
 func spanRates(ctx context.Context, v storage.View, tenant telemetry.Tenant, own speakers, ids storage.ResourceIn, start, end int64) (SpanRates, error) {
 	out := SpanRates{PerMinute: [][3]int64{}}
 	minutes := make(map[int64][2]int64)
-	var durations []int64
+	var durations []weighted
 	first, last := int64(math.MaxInt64), int64(math.MinInt64)
-	q := storage.SpanQuery{Tenant: tenant, Start: start, End: end, Where: ids, Columns: storage.SpanResource}
+	q := storage.SpanQuery{Tenant: tenant, Start: start, End: end, Where: ids, Columns: storage.SpanResource | storage.SpanMessages}
 	for b, err := range v.Spans(ctx, q) {
 		if err != nil {
 			return out, err
@@ -199,15 +200,16 @@ func spanRates(ctx context.Context, v storage.View, tenant telemetry.Tenant, own
 			if !own.covers(b.ResourceOf(i), b.Start[i]) {
 				continue
 			}
-			out.Count++
+			weight := b.Weight(i)
+			out.Count += weight
 			m := minutes[minuteOf(b.Start[i])]
-			m[0]++
+			m[0] += weight
 			if b.Status[i] == telemetry.StatusError {
-				out.Errors++
-				m[1]++
+				out.Errors += weight
+				m[1] += weight
 			}
 			minutes[minuteOf(b.Start[i])] = m
-			durations = append(durations, b.Duration[i])
+			durations = append(durations, weighted{b.Duration[i], weight})
 			first, last = min(first, b.Start[i]), max(last, b.Start[i])
 		}
 	}
@@ -216,8 +218,8 @@ func spanRates(ctx context.Context, v storage.View, tenant telemetry.Tenant, own
 	}
 	out.RatePerSecond = float64(out.Count) / math.Max(float64(last-first)/1e9, 1)
 	out.ErrorRatio = float64(out.Errors) / float64(out.Count)
-	slices.Sort(durations)
-	out.P50Nanos, out.P99Nanos = quantile(durations, 50), quantile(durations, 99)
+	slices.SortFunc(durations, func(a, b weighted) int { return cmp.Compare(a.value, b.value) })
+	out.P50Nanos, out.P99Nanos = quantile(durations, out.Count, 50), quantile(durations, out.Count, 99)
 	for m, n := range minutes {
 		out.PerMinute = append(out.PerMinute, [3]int64{m, n[0], n[1]})
 	}
@@ -225,9 +227,18 @@ func spanRates(ctx context.Context, v storage.View, tenant telemetry.Tenant, own
 	return out, nil
 }
 
-// quantile returns the nearest-rank percentile of sorted values.
-func quantile(sorted []int64, percent int) int64 {
-	return sorted[min((len(sorted)*percent+99)/100, len(sorted))-1]
+// weighted is a value that counts several times.
+type weighted struct{ value, weight int64 }
+
+// quantile returns the nearest-rank percentile of sorted values, which count total times altogether.
+func quantile(sorted []weighted, total, percent int64) int64 {
+	rank := (total*percent + 99) / 100
+	for _, x := range sorted {
+		if rank -= x.weight; rank <= 0 {
+			return x.value
+		}
+	}
+	return sorted[len(sorted)-1].value
 }
 
 // parseTime reads seconds (with a fraction), nanoseconds (19 digits) or RFC 3339.

@@ -1,9 +1,20 @@
 package storage
 
-import "github.com/braidobs/braid/internal/telemetry"
+import (
+	"math"
+
+	"github.com/braidobs/braid/internal/telemetry"
+)
 
 // MaxWeight bounds how many spans one span stands for: what a sender says of itself cannot make others disappear.
 const MaxWeight = 1 << 16
+
+// weightOf returns for how many spans one with a trace state stands.
+func weightOf(state string) float64 { return min(1/telemetry.Probability(state), MaxWeight) }
+
+// Weight returns for how many spans row i stands, as a whole number: what Weights tells of blocks of traces. It needs the column
+// SpanMessages.
+func (b *SpanBlock) Weight(i int) int64 { return int64(math.Round(weightOf(b.State[i]))) }
 
 // WeightKey is the column that Weights reads.
 func WeightKey() SpanKey { return Field(SpanState) }
@@ -17,8 +28,8 @@ func Weights(b TraceBlock) ([]float64, error) {
 	}
 	var of []float64 // of the values of the dictionary
 	for i, v := range c.Dict {
-		p := telemetry.Probability(v.Str())
-		if p == 1 {
+		w := weightOf(v.Str())
+		if w == 1 {
 			continue
 		}
 		if of == nil {
@@ -27,7 +38,7 @@ func Weights(b TraceBlock) ([]float64, error) {
 				of[k] = 1
 			}
 		}
-		of[i] = min(1/p, MaxWeight)
+		of[i] = w
 	}
 	if of == nil {
 		return nil, nil

@@ -120,13 +120,16 @@ func newRig(t *testing.T, text string) *rig {
 func (r *rig) slo(name string) *slo.SLO { return r.manager.Find(name) }
 
 // spans stores n spans of service cart, of which the first bad have failed, a millisecond apart.
-func (r *rig) spans(t require.TestingT, from time.Time, n, bad int) {
+func (r *rig) spans(t require.TestingT, from time.Time, n, bad int) { r.sampled(t, from, n, bad, "") }
+
+// sampled stores n spans with a trace state, of which the first bad ones are.
+func (r *rig) sampled(t require.TestingT, from time.Time, n, bad int, state string) {
 	res := telemetry.NewResource("", telemetry.NewAttrs([]telemetry.Attr{{Key: "service.name", Value: telemetry.String("cart")}}))
 	b := telemetry.Batch{Tenant: telemetry.DefaultTenant, Resource: res}
 	for i := range n {
 		r.n++
 		s := telemetry.Span{
-			TraceID: telemetry.TraceID{1, byte(r.n >> 24), byte(r.n >> 16), byte(r.n >> 8), byte(r.n)}, SpanID: telemetry.SpanID{1}, Name: "GET", Kind: telemetry.SpanKindServer,
+			TraceID: telemetry.TraceID{1, byte(r.n >> 24), byte(r.n >> 16), byte(r.n >> 8), byte(r.n)}, SpanID: telemetry.SpanID{1}, Name: "GET", Kind: telemetry.SpanKindServer, State: state,
 			Start: from.UnixNano() + int64(i)*1e6, End: from.UnixNano() + int64(i)*1e6 + 5e6,
 		}
 		if i < bad {
@@ -231,6 +234,22 @@ func TestCountsAreExact(t *testing.T) {
 	r.counter.Forget()
 	got, _ := r.value(t, r.slo("cart-errors").Expr(6*time.Hour), now)
 	require.Positive(t, got)
+}
+
+// TestSampledCountAsMany has spans whose traces were kept at random: they count as those they stand for.
+func TestSampledCountAsMany(t *testing.T) {
+	r := newRig(t, short)
+	r.spans(t, now.Add(-time.Minute), 10, 4)                                                 // kept for a reason
+	r.sampled(t, now.Add(-2*time.Minute), 3, 0, telemetry.WithProbability("vendor=1", 0.25)) // of 12
+	r.sampled(t, now.Add(-3*time.Minute), 1, 1, telemetry.WithProbability("", 0.3))          // of 3 and a third
+	for outcome, want := range map[string]float64{"total": 25, "bad": 7} {
+		got, ok := r.value(t, `sum(sum_over_time(braid_slo_spans{slo="cart-errors",outcome="`+outcome+`"}[1h]))`, now)
+		require.True(t, ok)
+		require.InDelta(t, want, got, 0, outcome)
+	}
+	got, ok := r.value(t, r.slo("cart-errors").Expr(time.Hour), now)
+	require.True(t, ok)
+	require.InDelta(t, 7.0/25, got, 1e-12)
 }
 
 func TestRules(t *testing.T) {

@@ -25,7 +25,7 @@ import (
 
 // SpansMetric is the name of the series of counted spans: braid_slo_spans{slo="...",outcome="total"|"bad"}. A sample is
 // the number of spans that started in the bucket of time that ends with it, so that sum_over_time over a range is the
-// exact number of spans in it. The series are not stored: they are counted from the spans when they are asked for.
+// exact number of spans in it; one whose trace was kept at random counts as those it stands for. The series are not stored: they are counted from the spans when they are asked for.
 const SpansMetric = "braid_slo_spans"
 
 const (
@@ -315,7 +315,7 @@ func (c *Counter) scan(ctx context.Context, v storage.View, sli *SpanSLI, first,
 	total, bad := sli.Total.Predicate(), sli.bad()
 	q := storage.SpanQuery{
 		Tenant: c.tenant, Start: first * c.bucket, End: (last+1)*c.bucket - 1, Where: total,
-		Columns: storage.NeedsOfSpans(total) | storage.NeedsOfSpans(bad),
+		Columns: storage.SpanMessages | storage.NeedsOfSpans(total) | storage.NeedsOfSpans(bad),
 	}
 	read := 0
 	for b, err := range v.Spans(ctx, q) {
@@ -325,17 +325,19 @@ func (c *Counter) scan(ctx context.Context, v storage.View, sli *SpanSLI, first,
 		read += b.Len()
 		for i := range b.Len() {
 			n := &into[c.number(b.Start[i])-first]
-			if n.total < math.MaxUint32 {
-				n.total++
-			}
+			weight := b.Weight(i)
+			n.total = plus(n.total, weight)
 			if b.Match(i, bad) {
-				n.bad++
+				n.bad = plus(n.bad, weight)
 			}
 		}
 	}
 	c.scanned.Add(float64(read))
 	return nil
 }
+
+// plus adds up, to the largest number at most.
+func plus(n uint32, more int64) uint32 { return uint32(min(int64(n)+more, math.MaxUint32)) }
 
 // sample implements chunks.Sample.
 type sample struct {
