@@ -1,8 +1,11 @@
 package column_test
 
 import (
+	"bytes"
+	"encoding/binary"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"github.com/prometheus/prometheus/model/value"
@@ -162,8 +165,69 @@ func TestRoundTrip(t *testing.T) {
 	})
 }
 
-// FuzzDecode feeds the decoders hostile bytes: they answer with values or with ErrCorrupt, and what they answer can be
-// encoded and decoded again.
+func TestUvarint(t *testing.T) {
+	r := rand.New(rand.NewPCG(5, 6))
+	for width := range 65 {
+		for range 20 {
+			want := r.Uint64() >> (64 - width)
+			b := binary.AppendUvarint(nil, want)
+			for _, behind := range []int{0, 1, 9} {
+				got, rest, err := column.Uvarint(append(slices.Clip(b), bytes.Repeat([]byte{0xff}, behind)...))
+				require.NoError(t, err)
+				require.Equal(t, want, got)
+				require.Len(t, rest, behind)
+			}
+			_, _, err := column.Uvarint(b[:len(b)-1])
+			require.ErrorIs(t, err, column.ErrCorrupt)
+		}
+	}
+	_, _, err := column.Uvarint(bytes.Repeat([]byte{0xff}, 20))
+	require.ErrorIs(t, err, column.ErrCorrupt)
+}
+
+// TestWidths decodes columns of numbers of every width and of lengths around those of blocks, by each of the decoders.
+func TestWidths(t *testing.T) {
+	r := rand.New(rand.NewPCG(3, 4))
+	var e column.Encoder
+	for width := range 65 {
+		for _, n := range []int{1, 2, 8, 9, 17, 128, 129, 136, 137, 256, 300} {
+			m := make([]int64, n)
+			last := int64(0)
+			for i := range m {
+				m[i] = int64(r.Uint64() >> 1 >> (64 - width) << (n % 3))
+				switch {
+				case n == 136: // differences
+					m[i] += last
+				case n > 136 && r.IntN(50) == 0: // exceptions
+					m[i] = r.Int64()
+				}
+				last = m[i]
+			}
+			scaled, codes := make([]int64, n), make([]uint32, n)
+			for i, v := range m {
+				scaled[i], codes[i] = v*1_000_000, uint32(v)
+			}
+			b := e.Ints(nil, m, nil)
+			for _, behind := range []int{0, 7, 8} {
+				src := append(slices.Clip(b), make([]byte, behind)...)
+				got, gotScaled, gotCodes := make([]int64, n), make([]int64, n), make([]uint32, n)
+				rest, err := column.Ints(src, got, nil)
+				require.NoError(t, err)
+				require.Len(t, rest, behind)
+				require.Equal(t, m, got, "width %d of %d", width, n)
+				rest, err = column.Scaled(src, gotScaled, 1_000_000)
+				require.NoError(t, err)
+				require.Len(t, rest, behind)
+				require.Equal(t, scaled, gotScaled, "width %d of %d", width, n)
+				rest, err = column.Codes(src, gotCodes)
+				require.NoError(t, err)
+				require.Len(t, rest, behind)
+				require.Equal(t, codes, gotCodes, "width %d of %d", width, n)
+			}
+		}
+	}
+}
+
 // TestRuns compares Runs with Ints for columns of all kinds, and for cuts of them.
 func TestRuns(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
@@ -205,6 +269,8 @@ func TestRuns(t *testing.T) {
 	})
 }
 
+// FuzzDecode feeds the decoders hostile bytes: they answer with values or with ErrCorrupt, and what they answer can be
+// encoded and decoded again.
 func FuzzDecode(f *testing.F) {
 	var e column.Encoder
 	f.Add(e.Floats(nil, []float64{1, 2, 3, 4.5}, nil), uint16(4))
@@ -248,6 +314,17 @@ func FuzzDecode(f *testing.F) {
 		if err == nil {
 			require.Equal(t, m, runs)
 		}
+		scaled, codes := make([]int64, count), make([]uint32, count)
+		_, err = column.Scaled(b, scaled, 1000)
+		require.Equal(t, want == nil, err == nil)
+		_, err = column.Codes(b, codes)
+		require.Equal(t, want == nil, err == nil)
+		for i := range m {
+			if want == nil {
+				require.Equal(t, m[i]*1000, scaled[i])
+				require.Equal(t, uint32(m[i]), codes[i])
+			}
+		}
 	})
 }
 
@@ -269,6 +346,44 @@ func BenchmarkRuns(b *testing.B) {
 			_, _ = column.Ints(src, in, nil)
 		}
 	})
+}
+
+// BenchmarkInts decodes columns as traces have them: starts and durations of spans, numbers of resources.
+func BenchmarkInts(b *testing.B) {
+	r := rand.New(rand.NewPCG(1, 2))
+	at := int64(1_800_000_000_000_000)
+	column8192 := func(f func(i int) int64) []int64 {
+		out := make([]int64, 8192)
+		for i := range out {
+			out[i] = f(i)
+		}
+		return out
+	}
+	for _, bb := range []struct {
+		name string
+		in   []int64
+	}{
+		{"starts", column8192(func(i int) int64 {
+			if i%23 == 0 {
+				at += r.Int64N(40_000)
+				return at
+			}
+			return at + r.Int64N(200_000)
+		})},
+		{"durations", column8192(func(int) int64 { return int64(r.ExpFloat64() * 20_000_000) })},
+		{"wide", column8192(func(int) int64 { return r.Int64N(1 << 40) })},
+		{"codes", column8192(func(int) int64 { return r.Int64N(108) })},
+	} {
+		var e column.Encoder
+		src := append(e.Ints(nil, bb.in, nil), make([]byte, 8)...)
+		b.Run(bb.name, func(b *testing.B) {
+			out := make([]int64, len(bb.in))
+			for b.Loop() {
+				_, _ = column.Ints(src, out, nil)
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*len(bb.in)), "ns/value")
+		})
+	}
 }
 
 func BenchmarkFloats(b *testing.B) {

@@ -54,7 +54,7 @@ func Runs(src []byte, n int, f func(n int, v int64) error) ([]byte, error) {
 			continue
 		}
 		r := buf[:k]
-		if src, err = unpackBlock(src, r, shift); err != nil {
+		if src, err = unpackBlock(src, r, int64(1)<<shift); err != nil {
 			return nil, err
 		}
 		switch p {

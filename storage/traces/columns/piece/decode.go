@@ -3,6 +3,7 @@ package piece
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"unsafe"
 
 	"github.com/braidobs/braid/internal/telemetry"
@@ -22,18 +23,12 @@ func Ints(m *Memory, b []byte, n int) ([]int64, error) {
 		return nil, fmt.Errorf("scale %d", scale)
 	}
 	out := m.wide.Get(n)
-	rest, err := column.Ints(pad(b)[1:], out, nil)
+	rest, err := column.Scaled(pad(b)[1:], out, [...]int64{1, 1e3, 1e6, 1e9}[scale])
 	if err != nil {
 		return nil, err
 	}
 	if len(rest) != padding {
 		return nil, fmt.Errorf("%d bytes too many", len(rest)-padding)
-	}
-	if scale > 0 {
-		f := [...]int64{1, 1e3, 1e6, 1e9}[scale]
-		for i := range out {
-			out[i] *= f
-		}
 	}
 	return out, nil
 }
@@ -85,25 +80,15 @@ func Codes(m *Memory, b []byte, n int, limit uint32) ([]uint32, error) {
 		if n > 128*(len(b)+2) {
 			return nil, fmt.Errorf("%d codes cannot fit in %d bytes", n, len(b))
 		}
-		nums := m.wide.Get(n)
-		m.wide.next-- // for now only
-		rest, err := column.Ints(pad(b), nums, nil)
+		out := m.Codes.Get(n)
+		rest, err := column.Codes(pad(b), out)
 		if err != nil {
 			return nil, err
 		}
 		if len(rest) != padding {
 			return nil, fmt.Errorf("%d bytes too many", len(rest)-padding)
 		}
-		out := m.Codes.Get(n)
-		wrong := false
-		for i, v := range nums {
-			out[i] = uint32(v)
-			wrong = wrong || uint64(v) >= uint64(limit)
-		}
-		if wrong {
-			return nil, fmt.Errorf("a code is not below %d", limit)
-		}
-		return out, nil
+		return below(out, limit)
 	default:
 		return nil, fmt.Errorf("unknown form %d of codes", form)
 	}
@@ -111,30 +96,33 @@ func Codes(m *Memory, b []byte, n int, limit uint32) ([]uint32, error) {
 		return nil, fmt.Errorf("%d codes of %d bytes in %d", n, width, len(b))
 	}
 	out := m.Codes.Get(n)
-	top := uint32(0)
 	switch width {
 	case 1:
 		for i, c := range b {
 			out[i] = uint32(c)
-			top = max(top, uint32(c))
 		}
 	case 2:
 		for i := range out {
-			c := uint32(binary.LittleEndian.Uint16(b[2*i:]))
-			out[i] = c
-			top = max(top, c)
+			out[i] = uint32(binary.LittleEndian.Uint16(b[2*i:]))
 		}
 	default:
 		for i := range out {
-			c := binary.LittleEndian.Uint32(b[4*i:])
-			out[i] = c
-			top = max(top, c)
+			out[i] = binary.LittleEndian.Uint32(b[4*i:])
 		}
 	}
-	if top >= limit {
-		return nil, fmt.Errorf("code %d of %d", top, limit)
+	return below(out, limit)
+}
+
+// below returns the codes if each is below limit.
+func below(codes []uint32, limit uint32) ([]uint32, error) {
+	wrong := int64(0) // below zero if one is not: this is quicker than their largest one
+	for _, c := range codes {
+		wrong |= int64(limit) - 1 - int64(c)
 	}
-	return out, nil
+	if wrong < 0 {
+		return nil, fmt.Errorf("code %d of %d", slices.Max(codes), limit)
+	}
+	return codes, nil
 }
 
 // Texts reads n strings and nothing behind them; they share b's memory.
