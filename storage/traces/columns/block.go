@@ -260,7 +260,10 @@ func (b *Block) Traces() ([]telemetry.TraceID, error) {
 		if err := p.load(); err != nil {
 			return nil, err
 		}
-		raw, err := p.fixed("trace IDs", p.ids, p.info.Traces, 16)
+		raw, err := p.fleeting("trace IDs", p.ids)
+		if err == nil && len(raw) != 16*p.info.Traces {
+			err = p.Bad("trace IDs", "%d bytes, want %d", len(raw), 16*p.info.Traces)
+		}
 		if err != nil {
 			return nil, err
 		}

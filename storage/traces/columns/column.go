@@ -99,7 +99,7 @@ func (b *Block) keyColumn(name keyName) (*storage.SpanColumn, error) {
 	k, ok := b.s.byName[name]
 	if !ok {
 		if name.filled() {
-			return &storage.SpanColumn{Dict: []telemetry.Value{telemetry.String("")}, Code: make([]uint32, b.info.Rows)}, nil
+			return &storage.SpanColumn{Dict: []telemetry.Value{telemetry.String("")}, Code: b.mem.Zeros(b.info.Rows)}, nil
 		}
 		return noColumn(), nil
 	}

@@ -129,9 +129,18 @@ func (s *Source) FetchIn(m *Memory, what string, r Ref) ([]byte, error) {
 // Memory is what blocks are decoded into, one after the other: see columns.Segment.BlockIn. Its zero value is ready.
 type Memory struct {
 	raw, unpacked []byte
+	zeros         []uint32
 	wide          Pool[int64]
 	Codes         Pool[uint32]
 	Rows          Pool[int32]
+}
+
+// Zeros returns n codes that are 0, and the same ones to others: they must not be changed.
+func (m *Memory) Zeros(n int) []uint32 {
+	if len(m.zeros) < n {
+		m.zeros = make([]uint32, n)
+	}
+	return m.zeros[:n:n]
 }
 
 // Reuse takes back what was decoded.
