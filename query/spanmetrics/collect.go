@@ -35,6 +35,7 @@ type group struct {
 	labels labels.Labels // without name and le
 	keep   bool          // whether it is asked for
 	cells  []int64       // by step, then by bucket
+	marks  []mark        // in place of cells, when exemplars are wanted
 }
 
 // texts numbers texts; 0 is the empty one.
@@ -95,6 +96,7 @@ type collector struct {
 	weights           []float64 // for how many spans each stands; nil when each stands for itself
 	inside            bool      // everything is in the only step
 	paired            []bool    // clients' spans with a server's below them
+	marker            *marker   // finds exemplars in place of counting; nil when it counts
 
 	ids ids
 }
@@ -294,7 +296,7 @@ func (c *collector) block(b storage.TraceBlock) error {
 		return nil
 	}
 	c.starts, c.durations = nil, nil
-	c.inside = c.grid.n == 1 && lo >= start && hi <= end
+	c.inside = c.marker == nil && c.grid.n == 1 && lo >= start && hi <= end
 	if !c.inside || c.metric.measure != calls && c.metric.measure != failures {
 		var err error
 		if c.starts, err = b.Starts(); err != nil {
@@ -305,9 +307,23 @@ func (c *collector) block(b storage.TraceBlock) error {
 		}
 	}
 	var err error
+	if c.marker != nil {
+		if err := c.marker.open(b); err != nil {
+			return err
+		}
+		if err := c.events(b); err != nil {
+			return err
+		}
+		return c.marker.close(b)
+	}
 	if c.weights, err = storage.Weights(b); err != nil {
 		return err
 	}
+	return c.events(b)
+}
+
+// events counts what the metric counts in a block.
+func (c *collector) events(b storage.TraceBlock) error {
 	switch c.metric.source {
 	case ofSpans:
 		return c.spans(b)
@@ -418,11 +434,19 @@ func (c *collector) add(ls labels.Labels) (*group, error) {
 			"%s has more than %d series before buckets in the time range: match one service, name fewer attributes, or shorten the range", c.metric.name, maxGroups)
 	}
 	if g.keep {
-		if c.cells += c.grid.n * c.width; c.cells > maxCells {
+		cost := c.grid.n * c.width
+		if c.marker != nil {
+			cost *= markCells
+		}
+		if c.cells += cost; c.cells > maxCells {
 			return nil, httpapi.Errorf(httpapi.QueryLimit,
 				"%s counts more than %d series times steps: match one service, name fewer attributes, or shorten the range", c.metric.name, maxCells)
 		}
-		g.cells = make([]int64, c.grid.n*c.width)
+		if c.marker != nil {
+			g.marks = make([]mark, c.grid.n*c.width)
+		} else {
+			g.cells = make([]int64, c.grid.n*c.width)
+		}
 	}
 	return g, nil
 }
@@ -441,14 +465,25 @@ func (c *collector) step(row int) int {
 // count adds a value of the span of a row at a step: a number, or a duration in nanoseconds for metrics of durations. A span
 // counts as the whole number of spans next to what it stands for.
 func (c *collector) count(g *group, step, row int, n int64) {
+	at := 0
+	if c.metric.part == bucket {
+		at = sort.Search(len(c.nanos), func(i int) bool { return n <= c.nanos[i] })
+	}
+	if c.marker != nil {
+		value := 1.0
+		if c.metric.part == bucket {
+			value = float64(n) / 1e9
+		}
+		c.marker.mark(&g.marks[step*c.width+at], row, c.end(row), value)
+		return
+	}
 	weight := int64(1)
 	if c.weights != nil {
 		weight = int64(math.Round(c.weights[row]))
 	}
 	switch c.metric.part {
 	case bucket:
-		i := sort.Search(len(c.nanos), func(i int) bool { return n <= c.nanos[i] })
-		g.cells[step*c.width+i] += weight
+		g.cells[step*c.width+at] += weight
 	case count:
 		g.cells[step] += weight
 	default:

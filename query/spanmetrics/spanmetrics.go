@@ -101,19 +101,8 @@ func (v *view) compute(ctx context.Context, q storage.SeriesQuery, ms []metric, 
 		return nil, nil
 	}
 	for _, m := range ms {
-		var known []storage.SpanKey
-		start, end := g.nanos()
-		if len(extra(m, q.Matchers)) > 0 {
-			var err error
-			if known, err = v.SpanKeys(ctx, storage.TraceQuery{Tenant: q.Tenant, Start: start, End: end}); err != nil {
-				return nil, err
-			}
-		}
-		c, err := newCollector(m, g, q.Matchers, known)
+		c, err := v.collect(ctx, q, m, g, nil)
 		if err != nil {
-			return nil, err
-		}
-		if err := c.collect(ctx, v.View, q.Tenant, v.o.MaxRead); err != nil {
 			return nil, err
 		}
 		for _, s := range c.finish() {
@@ -126,6 +115,24 @@ func (v *view) compute(ctx context.Context, q storage.SeriesQuery, ms []metric, 
 	}
 	slices.SortFunc(out, func(a, b *series) int { return labels.Compare(a.labels, b.labels) })
 	return out, nil
+}
+
+// collect counts one metric, or finds exemplars of it when a marker is given.
+func (v *view) collect(ctx context.Context, q storage.SeriesQuery, m metric, g grid, mk *marker) (*collector, error) {
+	var known []storage.SpanKey
+	start, end := g.nanos()
+	if len(extra(m, q.Matchers)) > 0 {
+		var err error
+		if known, err = v.SpanKeys(ctx, storage.TraceQuery{Tenant: q.Tenant, Start: start, End: end}); err != nil {
+			return nil, err
+		}
+	}
+	c, err := newCollector(m, g, q.Matchers, known)
+	if err != nil {
+		return nil, err
+	}
+	c.marker = mk
+	return c, c.collect(ctx, v.View, q.Tenant, v.o.MaxRead)
 }
 
 // grid returns the grid of a query.
