@@ -15,6 +15,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"go.opentelemetry.io/collector/pdata/ptrace"
+	"google.golang.org/grpc"
 
 	"github.com/braidobs/braid/internal/wire"
 )
@@ -22,7 +23,7 @@ import (
 // The same queries on the same spans give the same traces with the same spans and fields, the same numbers, and the same tags
 // and values as Tempo gives; queries that docs/api/traceql.md says to differ do.
 func TestDifferential(t *testing.T) {
-	d := &differential{tempo: startTempo(t), braid: start(t), base: time.Now().Add(-110 * time.Second).Truncate(10 * time.Second)}
+	d := &differential{t: t, tempo: startTempo(t), braid: start(t), base: time.Now().Add(-110 * time.Second).Truncate(10 * time.Second)}
 	for _, tenant := range []string{whole, broken} {
 		td := generate(d.base, tenant == broken)
 		d.spans += td.SpanCount()
@@ -70,6 +71,8 @@ type differential struct {
 	base                    time.Time
 	spans, compared, differ int
 	asked                   map[string]bool
+	t                       *testing.T
+	conns                   map[string]*grpc.ClientConn // by address
 }
 
 // settle waits until all spans are found.
@@ -78,13 +81,16 @@ func (d *differential) settle(t *testing.T, s server, tenant string) {
 	require.Eventually(t, func() bool { return len(d.found(t, s, tenant, "{}").rows) == traceCount }, 90*time.Second, time.Second)
 }
 
+// overGRPC ends what is said of a query that is asked over gRPC, in messages.
+const overGRPC = " over gRPC"
+
 // same counts a comparison, and reports where it fails.
 func (d *differential) same(t *testing.T, q string, want, got answer, equal func(want, got string) bool) {
 	t.Helper()
 	if d.asked == nil {
 		d.asked = make(map[string]bool)
 	}
-	d.asked[q] = true
+	d.asked[strings.TrimSuffix(q, overGRPC)] = true
 	d.compared++
 	if want.err != "" && got.err != "" || want.err == "" && got.err == "" && maps.EqualFunc(want.rows, got.rows, equal) {
 		return
@@ -135,29 +141,42 @@ func (as attrs) String() string {
 	return strings.Join(slices.Compact(out), " ")
 }
 
-// found searches.
+// searchResult is the answer to a search, of the parts that are compared.
+type searchResult struct{ Traces []foundTrace }
+
+type foundTrace struct {
+	TraceID, RootServiceName, RootTraceName, StartTimeUnixNano string
+	DurationMs                                                 int
+	SpanSets                                                   []foundSet
+	ServiceStats                                               map[string]serviceStats
+}
+
+type foundSet struct {
+	Matched    int
+	Attributes attrs
+	Spans      []foundSpan
+}
+
+type foundSpan struct {
+	SpanID, Name, StartTimeUnixNano, DurationNanos string
+	Attributes                                     attrs
+}
+
+type serviceStats struct{ SpanCount, ErrorCount int }
+
+// found searches over HTTP.
 func (d *differential) found(t *testing.T, s server, tenant, q string) answer {
 	t.Helper()
-	var res struct {
-		Traces []struct {
-			TraceID, RootServiceName, RootTraceName, StartTimeUnixNano string
-			DurationMs                                                 int
-			SpanSets                                                   []struct {
-				Matched    int
-				Attributes attrs
-				Spans      []struct {
-					SpanID, Name, StartTimeUnixNano, DurationNanos string
-					Attributes                                     attrs
-				}
-			}
-			ServiceStats map[string]struct{ SpanCount, ErrorCount int }
-		}
-	}
+	var res searchResult
 	params := url.Values{"q": {q}, "limit": {"1000"}, "spss": {"100"}, "start": {d.seconds(-60)}, "end": {d.seconds(90)}}
-	a := answer{rows: make(map[string]string)}
-	if a.err = s.json(t, tenant, "/api/search", params, &res); a.err != "" {
-		return a
+	if text := s.json(t, tenant, "/api/search", params, &res); text != "" {
+		return answer{err: text}
 	}
+	return res.answer(q)
+}
+
+func (res *searchResult) answer(q string) answer {
+	a := answer{rows: make(map[string]string)}
 	for _, tr := range res.Traces {
 		var sets, shown []string
 		for _, set := range tr.SpanSets {
@@ -174,9 +193,9 @@ func (d *differential) found(t *testing.T, s server, tenant, q string) answer {
 			sets = append(sets, fmt.Sprintf("%d {%s} %v", set.Matched, set.Attributes, spans))
 		}
 		slices.Sort(sets)
-		a.rows[strings.TrimLeft(tr.TraceID, "0")] = fmt.Sprintf("%s %s %s %d %v\n%s", tr.RootServiceName, tr.RootTraceName, tr.StartTimeUnixNano, tr.DurationMs, tr.ServiceStats, strings.Join(sets, "\n"))
 		slices.Sort(shown)
-		a.rows[strings.TrimLeft(tr.TraceID, "0")] += "\nshown:\n" + strings.Join(slices.Compact(shown), "\n")
+		a.rows[strings.TrimLeft(tr.TraceID, "0")] = fmt.Sprintf("%s %s %s %d %v\n%s\nshown:\n%s", tr.RootServiceName, tr.RootTraceName, tr.StartTimeUnixNano,
+			tr.DurationMs, tr.ServiceStats, strings.Join(sets, "\n"), strings.Join(slices.Compact(shown), "\n"))
 	}
 	return a
 }
@@ -188,6 +207,7 @@ func (d *differential) seconds(after int) string {
 func (d *differential) search(t *testing.T, tenant, q string) {
 	t.Helper()
 	d.same(t, q, d.found(t, d.tempo, tenant, q), d.found(t, d.braid, tenant, q), sameTrace)
+	d.same(t, q+overGRPC, d.streamed(t, d.tempo, tenant, q), d.streamed(t, d.braid, tenant, q), sameTrace)
 }
 
 // sameTrace compares what two found of a trace. Of the fields that a query names Tempo shows those that it read to answer it,
@@ -262,10 +282,12 @@ func spanText(sp ptrace.Span) string {
 type series struct {
 	Labels  attrs
 	Value   float64
-	Samples []struct {
-		TimestampMs string
-		Value       float64
-	}
+	Samples []sample
+}
+
+type sample struct {
+	TimestampMs string
+	Value       float64
 }
 
 // named writes the labels of a series. Among several Tempo leaves out those that are nil; of compare it shows some values that
@@ -310,19 +332,27 @@ func (d *differential) timeSeries(t *testing.T, tenant, q string) {
 	t.Helper()
 	read := func(s server) answer {
 		var res struct{ Series []series }
-		a := answer{rows: make(map[string]string)}
+		a := answer{}
 		a.err = s.json(t, tenant, "/api/metrics/query_range", url.Values{"q": {q}, "start": {d.seconds(-10)}, "end": {d.seconds(90)}, "step": {"10s"}, "exemplars": {"0"}}, &res)
-		for _, s := range res.Series {
-			name, ok := s.named(q)
-			for _, p := range s.Samples {
-				if ok && p.Value != 0 {
-					a.rows[name+"@"+p.TimestampMs] = number(p.Value)
-				}
-			}
-		}
+		a.rows = points(q, res.Series)
 		return a
 	}
 	d.same(t, q, read(d.tempo), read(d.braid), near(q))
+	d.same(t, q+overGRPC, d.streamedSeries(t, d.tempo, tenant, q), d.streamedSeries(t, d.braid, tenant, q), near(q))
+}
+
+// points returns the points that are not 0.
+func points(q string, list []series) map[string]string {
+	out := make(map[string]string)
+	for _, s := range list {
+		name, ok := s.named(q)
+		for _, p := range s.Samples {
+			if ok && p.Value != 0 {
+				out[name+"@"+p.TimestampMs] = number(p.Value)
+			}
+		}
+	}
+	return out
 }
 
 func number(v float64) string { return strconv.FormatFloat(v, 'g', 9, 64) }

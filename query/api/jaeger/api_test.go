@@ -1,10 +1,8 @@
 package jaeger_test
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"strconv"
@@ -17,14 +15,12 @@ import (
 	"go.uber.org/goleak"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
-
-	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/braidobs/braid/internal/httpapi"
 	"github.com/braidobs/braid/internal/telemetry"
 	"github.com/braidobs/braid/internal/testkit"
+	"github.com/braidobs/braid/internal/testkit/rawgrpc"
 	"github.com/braidobs/braid/internal/wire"
 	"github.com/braidobs/braid/query/api/jaeger"
 	"github.com/braidobs/braid/storage"
@@ -245,53 +241,13 @@ func TestV3Trace(t *testing.T) {
 // rpc serves the API over gRPC on loopback and returns a client.
 func rpc(t *testing.T, a *jaeger.API) *grpc.ClientConn {
 	t.Helper()
-	side := httpapi.GRPC{Surface: httpapi.Query, Metrics: httpapi.NewMetrics(prometheus.NewRegistry(), time.Now)}
-	server := grpc.NewServer(append(side.Options(), grpc.ForceServerCodecV2(httpapi.NewRawCodec()))...)
-	a.RegisterGRPC(server)
-	var lc net.ListenConfig
-	ln, err := lc.Listen(t.Context(), "tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	done := make(chan struct{})
-	go func() { defer close(done); _ = server.Serve(ln) }()
-	conn, err := grpc.NewClient(ln.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(httpapi.NewRawCodec())))
-	require.NoError(t, err)
-	t.Cleanup(func() {
-		require.NoError(t, conn.Close())
-		server.Stop()
-		<-done
-	})
-	return conn
+	return rawgrpc.Serve(t, func(s *grpc.Server) { a.RegisterGRPC(s) })
 }
 
-// stream returns all messages that a call answers with.
-func stream(ctx context.Context, conn *grpc.ClientConn, method string, req []byte) (out [][]byte, err error) {
-	s, err := conn.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true}, method)
-	if err != nil {
-		return nil, err
-	}
-	if err := s.SendMsg((*httpapi.RawMessage)(&req)); err != nil {
-		return nil, err
-	}
-	if err := s.CloseSend(); err != nil {
-		return nil, err
-	}
-	for {
-		var m httpapi.RawMessage
-		if err := s.RecvMsg(&m); err != nil {
-			if status.Code(err) == codes.Unknown {
-				return out, nil // the end
-			}
-			return out, err
-		}
-		out = append(out, m)
-	}
-}
-
-func spansIn(t *testing.T, messages [][]byte) (n int) {
+func spansIn(t *testing.T, messages []string) (n int) {
 	t.Helper()
 	for _, m := range messages {
-		td, err := new(ptrace.ProtoUnmarshaler).UnmarshalTraces(m)
+		td, err := new(ptrace.ProtoUnmarshaler).UnmarshalTraces([]byte(m))
 		require.NoError(t, err)
 		require.Positive(t, td.SpanCount(), "no message is empty")
 		n += td.SpanCount()
@@ -353,7 +309,7 @@ func TestGRPC(t *testing.T) {
 		{"jaeger.storage.v2.TraceReader/FindSpans", nil, 0, codes.Unimplemented},
 	}
 	for _, tt := range tests {
-		messages, err := stream(ctx, conn, "/"+tt.method, tt.req)
+		messages, err := rawgrpc.Call(ctx, conn, "/"+tt.method, tt.req)
 		require.Equal(t, tt.code, status.Code(err), "%s %q: %v", tt.method, tt.req, err)
 		require.Equal(t, tt.spans, spansIn(t, messages), "%s %q", tt.method, tt.req)
 	}
@@ -370,11 +326,11 @@ func TestGRPC(t *testing.T) {
 		}
 		require.NotEmpty(t, out, method)
 	}
-	sums, err := stream(ctx, conn, "/jaeger.storage.v2.TraceReader/FindTraceSummaries", query(field(1, "front")))
+	sums, err := rawgrpc.Call(ctx, conn, "/jaeger.storage.v2.TraceReader/FindTraceSummaries", query(field(1, "front")))
 	require.NoError(t, err)
 	require.Len(t, sums, 1)
 	n := 0
-	require.NoError(t, wire.Fields(string(sums[0]), func(wire.Field) error { n++; return nil }))
+	require.NoError(t, wire.Fields(sums[0], func(wire.Field) error { n++; return nil }))
 	require.Equal(t, 2, n)
 }
 
@@ -388,7 +344,7 @@ func TestPieces(t *testing.T) {
 	}
 	_, _, err := s.Write(t.Context(), storage.Request{Batches: []telemetry.Batch{b}})
 	require.NoError(t, err)
-	messages, err := stream(t.Context(), rpc(t, api(s, 10)), "/jaeger.api_v3.QueryService/GetTrace", wire.AppendText(nil, 1, "1"))
+	messages, err := rawgrpc.Call(t.Context(), rpc(t, api(s, 10)), "/jaeger.api_v3.QueryService/GetTrace", wire.AppendText(nil, 1, "1"))
 	require.NoError(t, err)
 	require.Greater(t, len(messages), 2)
 	require.Equal(t, n, spansIn(t, messages))

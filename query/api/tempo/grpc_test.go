@@ -2,26 +2,21 @@ package tempo_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"math"
-	"net"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
-	"github.com/braidobs/braid/internal/httpapi"
 	"github.com/braidobs/braid/internal/telemetry"
 	"github.com/braidobs/braid/internal/testkit"
+	"github.com/braidobs/braid/internal/testkit/rawgrpc"
 	"github.com/braidobs/braid/internal/wire"
 	"github.com/braidobs/braid/query/api/tempo"
 	"github.com/braidobs/braid/storage"
@@ -30,46 +25,13 @@ import (
 // rpc serves the API over gRPC on loopback and returns a client.
 func rpc(tb testing.TB, r storage.Reader) *grpc.ClientConn {
 	tb.Helper()
-	side := httpapi.GRPC{Surface: httpapi.Query, Metrics: httpapi.NewMetrics(prometheus.NewRegistry(), time.Now)}
-	server := grpc.NewServer(append(side.Options(), grpc.ForceServerCodecV2(httpapi.NewRawCodec()))...)
-	tempo.New(tempo.Deps{Config: tempo.DefaultConfig(), Reader: r, Now: func() time.Time { return time.Unix(1000, 0) }}).RegisterGRPC(server)
-	var lc net.ListenConfig
-	ln, err := lc.Listen(tb.Context(), "tcp", "127.0.0.1:0")
-	require.NoError(tb, err)
-	done := make(chan struct{})
-	go func() { defer close(done); _ = server.Serve(ln) }()
-	conn, err := grpc.NewClient(ln.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(httpapi.NewRawCodec())))
-	require.NoError(tb, err)
-	tb.Cleanup(func() {
-		require.NoError(tb, conn.Close())
-		server.Stop()
-		<-done
-	})
-	return conn
+	a := tempo.New(tempo.Deps{Config: tempo.DefaultConfig(), Reader: r, Now: func() time.Time { return time.Unix(1000, 0) }})
+	return rawgrpc.Serve(tb, func(s *grpc.Server) { a.RegisterGRPC(s) })
 }
 
 // stream returns all messages that a method answers with.
-func stream(ctx context.Context, conn *grpc.ClientConn, method string, req []byte) (out []string, err error) {
-	s, err := conn.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true}, "/tempopb.StreamingQuerier/"+method)
-	if err != nil {
-		return nil, err
-	}
-	if err := s.SendMsg((*httpapi.RawMessage)(&req)); err != nil {
-		return nil, err
-	}
-	if err := s.CloseSend(); err != nil {
-		return nil, err
-	}
-	for {
-		var m httpapi.RawMessage
-		if err := s.RecvMsg(&m); errors.Is(err, io.EOF) {
-			return out, nil
-		} else if err != nil {
-			return out, err
-		}
-		out = append(out, string(m))
-	}
+func stream(ctx context.Context, conn *grpc.ClientConn, method string, req []byte) ([]string, error) {
+	return rawgrpc.Call(ctx, conn, "/tempopb.StreamingQuerier/"+method, req)
 }
 
 // fieldsOf writes the fields of a message by their numbers, those of the messages at the given paths in braces. It leaves out
