@@ -8,6 +8,7 @@ import (
 	"github.com/braidobs/braid/internal/telemetry"
 	"github.com/braidobs/braid/storage"
 	"github.com/braidobs/braid/storage/traces"
+	"github.com/braidobs/braid/storage/traces/columns"
 	"github.com/braidobs/braid/storage/traces/places"
 )
 
@@ -16,7 +17,26 @@ type joint struct {
 	id    telemetry.TraceID
 	at    []places.Place
 	heads []traces.HeldTrace // in the heads that have it
-	bound int64
+	// Of the blocks that it lies in: all spans start and end between lo and hi, the first one does not start after first, and
+	// no other one after last.
+	lo, hi      int64
+	first, last int64
+}
+
+// span sets the times of a trace from those of its blocks.
+func (j *joint) span(info func(places.Place) (in columns.Info, ok bool, err error)) error {
+	j.lo, j.hi, j.first, j.last = math.MaxInt64, math.MinInt64, math.MaxInt64, math.MinInt64
+	for _, p := range j.at {
+		in, ok, err := info(p)
+		if err != nil {
+			return err
+		}
+		if ok {
+			j.lo, j.hi = min(j.lo, in.Lo), max(j.hi, in.Hi)
+			j.first, j.last = min(j.first, in.LastFirst), max(j.last, in.LastStart)
+		}
+	}
+	return nil
 }
 
 const (
@@ -26,13 +46,97 @@ const (
 	maxJoints = 256
 )
 
-// join puts the traces of batch n that lie in several places into the queue, as far as they are wanted.
-func (r *reader) join(all []joint, n int) error {
+// group is traces in several places that come in one block.
+type group struct {
+	joints      []joint
+	lo, hi      int64
+	first, last int64
+}
+
+// groupsOf makes groups of traces that start at about the same time, the newest first.
+func groupsOf(js []joint) (out []group) {
+	slices.SortFunc(js, func(a, b joint) int {
+		c := cmp.Compare(b.first, a.first)
+		if c == 0 && len(a.at) > 0 && len(b.at) > 0 {
+			c = places.Compare(a.at[0], b.at[0])
+		}
+		return c
+	})
+	for len(js) > 0 {
+		g := group{lo: math.MaxInt64, hi: math.MinInt64, first: js[0].first, last: math.MinInt64}
+		blocks := make(map[places.Place]bool)
+		k := 0
+		for ; k < len(js) && k < maxJoints; k++ {
+			for _, p := range js[k].at {
+				blocks[places.Place{Unit: p.Unit, Block: p.Block}] = true
+			}
+			if len(blocks) > jointBlocks && k > 0 {
+				break
+			}
+			g.lo, g.hi, g.last = min(g.lo, js[k].lo), max(g.hi, js[k].hi), max(g.last, js[k].last)
+		}
+		g.joints = js[:k:k]
+		out = append(out, g)
+		js = js[k:]
+	}
+	return out
+}
+
+// pushGroup puts a group of the table of a batch into the queue.
+func (r *reader) pushGroup(g *group, batch int) {
+	if !r.overlaps(g.lo, g.hi) {
+		return
+	}
+	bound := g.first
+	if len(r.Masks) > 0 { // the first spans may be deleted
+		bound = g.last
+	}
+	r.push(candidate{joints: g.joints, batch: batch, bound: bound, n: len(r.queue)})
+}
+
+// chosen returns the traces of a candidate that may be what the query asks for.
+func (r *reader) chosen(c *candidate) ([]joint, error) {
+	if c.batch == 0 {
+		return c.joints, nil
+	}
+	out := make([]joint, 0, len(c.joints))
+	for i := range c.joints {
+		j := &c.joints[i]
+		if !r.overlaps(j.lo, j.hi) || len(r.taken) > 0 && r.taken[j.id] {
+			continue
+		}
+		if slices.ContainsFunc(j.at, func(p places.Place) bool { b := r.units[p.Unit].batch; return b > 0 && b < c.batch }) {
+			continue // it came with an earlier one
+		}
+		ok, err := r.wanted(j)
+		if err != nil {
+			return nil, err
+		}
+		if ok {
+			out = append(out, *j)
+		}
+	}
+	return out, nil
+}
+
+// join puts traces of heads, or those that were looked for by their IDs, into the queue, as far as they are wanted.
+func (r *reader) join(all []joint) error {
 	wanted := all[:0]
 	for i := range all {
 		j := &all[i]
-		if slices.ContainsFunc(j.at, func(f places.Place) bool { b := r.units[f.Unit].batch; return b > 0 && b < n }) {
-			continue // it came with an earlier batch
+		if err := j.span(r.infoOf); err != nil {
+			return err
+		}
+		known := len(r.Masks) == 0 && j.first <= j.last // only what parts have of it is known to be all there
+		for _, h := range j.heads {
+			lo, hi, last := h.Bounds()
+			j.lo, j.hi, j.last = min(j.lo, lo), max(j.hi, hi), max(j.last, last)
+		}
+		if !known {
+			j.first = j.last
+		}
+		if !r.overlaps(j.lo, j.hi) {
+			continue
 		}
 		ok, err := r.wanted(j)
 		if err != nil {
@@ -42,81 +146,21 @@ func (r *reader) join(all []joint, n int) error {
 			wanted = append(wanted, *j)
 		}
 	}
-	slices.SortFunc(wanted, func(a, b joint) int {
-		c := cmp.Compare(b.bound, a.bound)
-		if c == 0 && len(a.at) > 0 && len(b.at) > 0 {
-			c = places.Compare(a.at[0], b.at[0])
-		}
-		return c
-	})
-	for len(wanted) > 0 {
-		k := 0
-		blocks := make(map[places.Place]bool)
-		for ; k < len(wanted) && k < maxJoints; k++ {
-			for _, f := range wanted[k].at {
-				blocks[places.Place{Unit: f.Unit, Block: f.Block}] = true
-			}
-			if len(blocks) > jointBlocks && k > 0 {
-				break
-			}
-		}
-		r.push(candidate{joints: wanted[:k:k], bound: wanted[0].bound, n: len(r.queue)})
-		wanted = wanted[k:]
+	for _, g := range groupsOf(wanted) {
+		r.push(candidate{joints: g.joints, bound: g.first, n: len(r.queue)})
 	}
 	return nil
 }
 
-// wanted says whether a trace may be what the query asks for, and sets its bound.
+// wanted says whether a trace may have a row for each predicate.
 func (r *reader) wanted(j *joint) (bool, error) {
-	lo, hi := int64(math.MaxInt64), int64(math.MinInt64)
-	for _, h := range j.heads {
-		from, to, _ := h.Bounds()
-		lo, hi = min(lo, from), max(hi, to)
-	}
-	for _, f := range j.at {
-		in := &r.units[f.Unit].Info
-		lo, hi = min(lo, in.Lo), max(hi, in.Hi)
-	}
-	if !r.overlaps(lo, hi) {
-		return false, nil
-	}
 	for k := range r.Need {
 		ok, err := r.mayMatch(j, k)
 		if !ok || err != nil {
 			return false, err
 		}
 	}
-	// The blocks know better than the units.
-	lo, hi = math.MaxInt64, math.MinInt64
-	first, last := int64(math.MaxInt64), int64(math.MinInt64)
-	for _, h := range j.heads {
-		from, to, _ := h.Bounds()
-		lo, hi = min(lo, from), max(hi, to)
-	}
-	for _, f := range j.at {
-		u := r.units[f.Unit]
-		if u.broken {
-			continue
-		}
-		in, err := u.BlockInfo(int(f.Block))
-		if err != nil {
-			if err = r.lost(u, err); err != nil {
-				return false, err
-			}
-			continue
-		}
-		lo, hi = min(lo, in.Lo), max(hi, in.Hi)
-		first, last = min(first, in.LastFirst), max(last, in.LastStart)
-	}
-	j.bound = first
-	if len(r.Masks) > 0 || first > last { // only what parts have of it is known to be all there
-		for _, h := range j.heads {
-			_, _, start := h.Bounds()
-			last = max(last, start)
-		}
-		j.bound = last
-	}
-	return r.overlaps(lo, hi), nil
+	return true, nil
 }
 
 // mayMatch says whether a row of a trace may match predicate k.
@@ -267,7 +311,7 @@ func (r *reader) placeOf(u *unit, b storage.TraceBlock, n int, f places.Place) (
 
 // headTraces returns the traces of heads: those that lie elsewhere, too, and the others.
 func (r *reader) headTraces(known *table) (all []joint, plain []traces.HeldTrace) {
-	r.taken, r.inHeads = make(map[telemetry.TraceID]bool), make(map[[2]int]bool)
+	r.taken, r.inHeads = make(map[telemetry.TraceID]bool), make(sharing)
 	for k, h := range r.heads {
 	next:
 		for _, tr := range h.Traces() {
@@ -300,8 +344,8 @@ func (r *reader) headTraces(known *table) (all []joint, plain []traces.HeldTrace
 				continue
 			}
 			r.taken[id] = true
-			for _, f := range j.at {
-				r.inHeads[[2]int{int(f.Unit), int(f.Block)}] = true
+			for _, p := range j.at {
+				r.inHeads.add(p)
 			}
 			all = append(all, j)
 		}

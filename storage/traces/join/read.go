@@ -64,7 +64,7 @@ type reader struct {
 	heads   []*traces.Tenant
 	headIDs *places.Table              // when the units come in batches: the traces of heads
 	taken   map[telemetry.TraceID]bool // traces of heads that are joined with others
-	inHeads map[[2]int]bool            // units and blocks that have such
+	inHeads sharing                    // of blocks that have such
 	queue   candidates
 	memory  *columns.Memory   // of the block that is read: what is yielded is valid until the next
 	more    []*columns.Memory // of the blocks of joined traces, one each
@@ -201,7 +201,7 @@ func (r *reader) byID(ctx context.Context, ids []telemetry.TraceID) error {
 		all = append(all, j)
 	}
 	r.ahead = math.MinInt64
-	if err := r.join(all, 1); err != nil {
+	if err := r.join(all); err != nil {
 		return err
 	}
 	return r.drain(ctx)
@@ -237,21 +237,17 @@ func (r *reader) begin(n int, batch []*unit, known *table) error {
 	for _, u := range batch {
 		u.batch, u.table = n, known
 	}
-	var all []joint
 	if n == 1 {
-		var plain []traces.HeldTrace
-		all, plain = r.headTraces(known)
+		all, plain := r.headTraces(known)
 		r.headChunks(plain)
-	}
-	if known != nil {
-		for _, j := range known.joints {
-			if !r.taken[j.id] {
-				all = append(all, j)
-			}
+		if err := r.join(all); err != nil {
+			return err
 		}
 	}
-	if err := r.join(all, n); err != nil {
-		return err
+	if known != nil {
+		for i := range known.groups {
+			r.pushGroup(&known.groups[i], n)
+		}
 	}
 	for _, u := range batch {
 		if !u.broken && r.overlaps(u.Info.Lo, u.Info.Hi) {
@@ -302,8 +298,7 @@ func (r *reader) batchTable(ctx context.Context, batch []*unit, n int) (*table, 
 			}
 		}
 	}
-	t.finish()
-	return t, nil
+	return t, t.finish(r.infoOf)
 }
 
 // drain yields what is in the queue, as far as it is newer than what is not.
@@ -372,7 +367,11 @@ func (r *reader) send(c *candidate, rest int64) error {
 			return r.lost(c.u, err)
 		}
 	case c.joints != nil:
-		if b, err = r.compose(c.joints); err != nil {
+		js, err := r.chosen(c)
+		if err != nil {
+			return err
+		}
+		if b, err = r.compose(js); err != nil {
 			return err
 		}
 	default:
@@ -390,7 +389,11 @@ func (r *reader) send(c *candidate, rest int64) error {
 // blockOf returns a block without the traces that are joined with others, and without what was deleted.
 func (r *reader) blockOf(u *unit, i int) (storage.TraceBlock, error) {
 	b, err := u.Block(i, r.memory)
-	if err != nil || len(u.Masks) == 0 && !r.isShared(u, i) {
+	var shared, inHeads *set
+	if u.table != nil {
+		shared, inHeads = u.table.shared.of(u, i), r.inHeads.of(u, i)
+	}
+	if err != nil || len(u.Masks) == 0 && shared == nil && inHeads == nil {
 		return b, err
 	}
 	ids, err := b.Traces()
@@ -409,14 +412,14 @@ func (r *reader) blockOf(u *unit, i int) (storage.TraceBlock, error) {
 	change := false
 	for k := range ids {
 		masked[k] = slices.ContainsFunc(u.Masks, func(m traces.Mask) bool { return m.MayCover(ids[k]) })
-		change = change || masked[k] || r.elsewhere(u, ids[k])
+		change = change || masked[k] || shared.has(k) || inHeads.has(k)
 	}
 	if !change {
 		return b, nil
 	}
 	c := newComposer([]storage.TraceBlock{b}, 0)
 	for k, id := range ids {
-		if r.elsewhere(u, id) {
+		if shared.has(k) || inHeads.has(k) {
 			continue
 		}
 		p := place{from: first[k], to: first[k+1]}
@@ -435,20 +438,6 @@ func (r *reader) blockOf(u *unit, i int) (storage.TraceBlock, error) {
 		c.add(id, p, parents)
 	}
 	return c.out, nil
-}
-
-// isShared says whether a block may have traces that come in another one.
-func (r *reader) isShared(u *unit, block int) bool {
-	if u.table == nil {
-		return false
-	}
-	set := u.table.blocks[int32(u.n)]
-	return set != nil && set.has(block) || r.inHeads[[2]int{u.n, block}]
-}
-
-// elsewhere says whether a trace of a unit of the present or an earlier batch comes in another block.
-func (r *reader) elsewhere(u *unit, id telemetry.TraceID) bool {
-	return u.table != nil && (u.table.More[id] != nil || r.taken[id])
 }
 
 // cut takes what was deleted from rows of a block, and says whether that was anything.
@@ -482,6 +471,7 @@ type candidate struct {
 	u      *unit
 	block  int // -1: the unit's blocks are not in the queue yet
 	joints []joint
+	batch  int // that the joints are of, which are not looked at yet; 0 for those that are wanted
 	heads  []traces.HeldTrace
 	n      int // place in the queue: of equal bounds the first one comes first
 }

@@ -17,10 +17,25 @@ import (
 // table tells where each of many traces lies, and what is known of those in several places.
 type table struct {
 	*places.Table
-	// joints are those in several places, and blocks those of each unit that have some of them; see finish.
-	joints []joint
-	blocks map[int32]*blockSet
+	// groups are those in several places, and shared which of the traces of a block they are; see finish.
+	groups []group
+	shared sharing
 	trees  trees // of some of these
+}
+
+// sharing tells of blocks, whose places have no trace, which of their traces come in another block.
+type sharing map[places.Place]*set
+
+func (s sharing) add(p places.Place) {
+	key := places.Place{Unit: p.Unit, Block: p.Block}
+	if s[key] == nil {
+		s[key] = &set{}
+	}
+	s[key].add(int(p.Trace))
+}
+
+func (s sharing) of(u *unit, block int) *set {
+	return s[places.Place{Unit: int32(u.n), Block: int32(block)}]
 }
 
 func newTable(traces int) *table { return &table{Table: places.New(traces)} }
@@ -68,20 +83,23 @@ func (t *trees) put(id telemetry.TraceID, c *composer) {
 	}
 }
 
-// finish sorts what was added.
-func (t *table) finish() {
-	t.joints, t.blocks = make([]joint, 0, len(t.More)), make(map[int32]*blockSet)
+// finish sorts what was added. Info says what the block of a place spans; ok is false when that is not known any more.
+func (t *table) finish(info func(places.Place) (in columns.Info, ok bool, err error)) error {
+	t.shared = make(sharing)
+	js := make([]joint, 0, len(t.More))
 	for id, at := range t.More {
 		slices.SortFunc(at, places.Compare)
-		for _, f := range at {
-			if t.blocks[f.Unit] == nil {
-				t.blocks[f.Unit] = &blockSet{}
-			}
-			t.blocks[f.Unit].add(int(f.Block))
+		j := joint{id: id, at: at}
+		for _, p := range at {
+			t.shared.add(p)
 		}
-		t.joints = append(t.joints, joint{id: id, at: at})
+		if err := j.span(info); err != nil {
+			return err
+		}
+		js = append(js, j)
 	}
-	slices.SortFunc(t.joints, func(a, b joint) int { return places.Compare(a.at[0], b.at[0]) })
+	t.groups = groupsOf(js)
+	return nil
 }
 
 // size returns about how many bytes the table holds.
@@ -156,11 +174,26 @@ func (r *reader) table(ctx context.Context, parts []*traces.Part, units []*unit,
 			ok = false
 		}
 	}
-	t.finish()
-	if ok {
+	if err := t.finish(r.infoOf); err != nil {
+		return nil, err
+	}
+	if ok && !slices.ContainsFunc(units, func(u *unit) bool { return u.broken }) {
 		r.shared.put(parts, t)
 	}
 	return t, nil
+}
+
+// infoOf says what a block spans, unless its unit is left out.
+func (r *reader) infoOf(p places.Place) (columns.Info, bool, error) {
+	u := r.units[p.Unit]
+	if u.broken {
+		return columns.Info{}, false, nil
+	}
+	in, err := u.BlockInfo(int(p.Block))
+	if err != nil {
+		return in, false, r.lost(u, err)
+	}
+	return in, true, nil
 }
 
 // ids calls f with the place of each trace of a unit.

@@ -14,20 +14,20 @@ type unit struct {
 	table  *table // of its batch
 	broken bool   // it is left out
 
-	may []*blockSet // by predicate of the query, nil before it was asked for
+	may []*set // by predicate of the query, nil before it was asked for: blocks that may have a row
 }
 
-// blockSet is a set of blocks.
-type blockSet struct {
+// set is a set of blocks of a unit, or of traces of a block, by number. Nil is empty.
+type set struct {
 	all  bool
 	bits []uint64
 }
 
-func (s *blockSet) has(i int) bool {
-	return s.all || i/64 < len(s.bits) && s.bits[i/64]&(1<<(i%64)) != 0
+func (s *set) has(i int) bool {
+	return s != nil && (s.all || i/64 < len(s.bits) && s.bits[i/64]&(1<<(i%64)) != 0)
 }
 
-func (s *blockSet) add(i int) {
+func (s *set) add(i int) {
 	for i/64 >= len(s.bits) {
 		s.bits = append(s.bits, 0)
 	}
@@ -59,7 +59,7 @@ func withRest(b storage.TraceBlock, rest int64) storage.TraceBlock {
 // mayHold says whether a block can hold a row that matches predicate k of need.
 func (u *unit) mayHold(need []storage.Predicate, k, block int) (bool, error) {
 	if u.may == nil {
-		u.may = make([]*blockSet, len(need))
+		u.may = make([]*set, len(need))
 	}
 	if u.may[k] == nil {
 		set, err := u.prune(need[k : k+1])
@@ -72,17 +72,17 @@ func (u *unit) mayHold(need []storage.Predicate, k, block int) (bool, error) {
 }
 
 // prune returns the blocks that may hold a trace with a matching row for each of need.
-func (u *unit) prune(need []storage.Predicate) (*blockSet, error) {
+func (u *unit) prune(need []storage.Predicate) (*set, error) {
 	if len(need) == 0 {
-		return &blockSet{all: true}, nil
+		return &set{all: true}, nil
 	}
 	g, err := u.Segment()
 	if err != nil {
 		return nil, err
 	}
 	if g == nil {
-		return &blockSet{all: true}, nil
+		return &set{all: true}, nil
 	}
 	bits, err := g.Prune(need)
-	return &blockSet{bits: []uint64{bits}}, err
+	return &set{bits: []uint64{bits}}, err
 }
