@@ -92,6 +92,7 @@ func BenchmarkQuery(b *testing.B) {
 		{"count", `{ status = error } | count() > 2`},
 		{"by", `{ status = error } | by(resource.service.name) | count() > 1`},
 		{"rate", `{} | rate() by(resource.service.name)`},
+		{"exemplars", `{} | rate() by(resource.service.name)`},
 		{"rate2", `{} | rate() by(resource.service.name, name)`},
 		{"roots", `{ nestedSetParent < 0 } | rate() by(resource.service.name)`},
 		{"quantile", `{ resource.service.name = "service3" } | quantile_over_time(duration, .95)`},
@@ -100,9 +101,13 @@ func BenchmarkQuery(b *testing.B) {
 		b.Run(bb.name, func(b *testing.B) {
 			q, err := traceql.Parse(bb.query)
 			require.NoError(b, err)
+			exemplars := 0
+			if bb.name == "exemplars" {
+				exemplars = 100
+			}
 			run := func() {
 				if strings.HasSuffix(bb.query, ")") {
-					_, err = eng.Metrics(context.Background(), v, traceql.MetricsQuery{Tenant: telemetry.DefaultTenant, Query: q, Start: start, End: end, Step: int64(time.Minute)})
+					_, err = eng.Metrics(context.Background(), v, traceql.MetricsQuery{Tenant: telemetry.DefaultTenant, Query: q, Start: start, End: end, Step: int64(time.Minute), Exemplars: exemplars})
 				} else {
 					_, err = eng.Search(context.Background(), v, traceql.SearchQuery{Tenant: telemetry.DefaultTenant, Query: q, Start: start, End: end, Limit: 20, Spans: 3})
 				}

@@ -3,7 +3,6 @@ package traceql
 import (
 	"bytes"
 	"cmp"
-	"encoding/binary"
 	"math"
 	"math/bits"
 	"slices"
@@ -49,6 +48,7 @@ type accumulator struct {
 	cells  int
 	// seconds says that the values are durations, as some were.
 	seconds bool
+	tallies tally
 }
 
 // accumulated is what is known of one group, by point.
@@ -57,7 +57,6 @@ type accumulated struct {
 	sketches     []sketch
 	buckets      *[65][]float64 // of histograms: by the exponent of the upper bound, plus 1
 	marks        []mark         // the exemplar of each point
-	heads        []uint64       // where spans are counted: how the trace ID of each mark begins, 0 for none
 }
 
 func newAccumulator(c *computation, f *syntax.MetricFunc) *accumulator {
@@ -70,7 +69,7 @@ func newAccumulator(c *computation, f *syntax.MetricFunc) *accumulator {
 }
 
 func (a *accumulator) block(b *rows.Block, set rows.Set) error {
-	codes, err := a.by.groups(b, set)
+	codes, table, err := a.by.groups(b, set)
 	if err != nil {
 		return err
 	}
@@ -80,9 +79,14 @@ func (a *accumulator) block(b *rows.Block, set rows.Set) error {
 	if len(a.groups) > maxGroups {
 		return limitf("the query groups spans into more than %d series: group by fewer fields, or by such with fewer values", maxGroups)
 	}
-	starts, err := b.Starts()
+	weights, err := a.c.weights(b)
 	if err != nil {
 		return err
+	}
+	if a.of == nil && a.f.Op != syntax.HistogramOverTime && weights == nil {
+		if done, err := a.tally(b, set, codes, table); done || err != nil {
+			return err
+		}
 	}
 	if a.of != nil {
 		if err := a.of.Load(b); err != nil {
@@ -95,118 +99,71 @@ func (a *accumulator) block(b *rows.Block, set rows.Set) error {
 			return err
 		}
 	}
-	weights, err := a.c.weights(b)
+	k, err := a.c.clock(b)
 	if err != nil {
 		return err
 	}
-	if a.of == nil && a.f.Op != syntax.HistogramOverTime {
-		return a.count(b, set, codes, starts, ids, weights)
-	}
-	g := a.c.grid
+	bare := a.of == nil || a.f.Op == syntax.HistogramOverTime // exemplars have no value of their own
 	trace := 0
-	point, lo, hi := 0, g.base, g.base+g.step // what starts behind lo, up to hi, is in point
-	set.Each(func(i int) {
-		if err != nil {
-			return
-		}
-		t := starts[i]
-		if t <= lo || t > hi {
-			point = int((t - g.base - 1) / g.step)
-			lo = g.base + int64(point)*g.step
-			hi = lo + g.step
-		}
-		var code uint32
-		if codes != nil {
-			code = codes[i]
-		}
-		s := a.groups[code]
-		if s == nil {
-			s = &accumulated{}
-			a.groups[code] = s
-			err = a.begin(s)
-		}
-		v, ok := 0.0, true
-		if a.of != nil {
-			v, ok = a.of.Number(i)
-			if ok && !a.seconds && a.of.Duration(i) {
-				a.seconds = true
-			}
-		}
-		if !ok || math.IsNaN(v) {
-			return
-		}
-		weight := 1.0
-		if weights != nil {
-			weight = weights[i]
-		}
-		if more := a.add(s, point, v, weight); more != nil {
-			err = more
-		}
-		if ids != nil {
-			for int(b.First[trace+1]) <= i {
-				trace++
-			}
-			s.mark(g.n, mark{Exemplar{t, v, ids[trace]}, point, a.of == nil || a.f.Op == syntax.HistogramOverTime})
-		}
-	})
-	return err
-}
-
-// count counts the rows of set: what block does, for the functions that count spans. Without ids there are no exemplars.
-func (a *accumulator) count(b *rows.Block, set rows.Set, codes []uint32, starts []int64, ids []telemetry.TraceID, weights []float64) error {
-	g := a.c.grid
-	point, lo, hi := 0, g.base, g.base+g.step
-	var s *accumulated
-	last := uint32(0)
-	end, trace, head := 0, -1, uint64(0) // of the trace: its last row and 1, its number, how its ID begins
 	for w, word := range set {
 		for ; word != 0; word &= word - 1 {
 			i := w<<6 + bits.TrailingZeros64(word)
-			t := starts[i]
-			if t <= lo || t > hi {
-				point = int((t - g.base - 1) / g.step)
-				lo = g.base + int64(point)*g.step
-				hi = lo + g.step
-			}
-			code := uint32(0)
+			code := 0
 			if codes != nil {
-				code = codes[i]
+				code = int(codes[i])
 			}
-			if s == nil || code != last {
-				if s = a.groups[code]; s == nil {
-					s = &accumulated{}
-					a.groups[code] = s
-					if err := a.begin(s); err != nil {
-						return err
-					}
+			s, err := a.group(groupOf(code, table))
+			if err != nil {
+				return err
+			}
+			v := 0.0
+			if a.of != nil {
+				var ok bool
+				if v, ok = a.of.Number(i); !ok {
+					continue
 				}
-				last = code
+				if !a.seconds && a.of.Duration(i) {
+					a.seconds = true
+				}
+				if math.IsNaN(v) {
+					continue
+				}
 			}
-			if weights == nil {
-				s.counts[point]++
-			} else {
-				s.counts[point] += weights[i]
+			weight := 1.0
+			if weights != nil {
+				weight = weights[i]
+			}
+			point := k.of(i)
+			if err := a.add(s, point, v, weight); err != nil {
+				return err
 			}
 			if ids == nil {
 				continue
 			}
-			if i >= end {
-				for i >= end {
-					trace++
-					end = int(b.First[trace+1])
-				}
-				head = binary.BigEndian.Uint64(ids[trace][:])
+			for int(b.First[trace+1]) <= i {
+				trace++
 			}
-			if s.heads == nil {
-				s.heads = make([]uint64, g.n)
+			if headOf(&ids[trace]) > s.least(point) {
+				continue
 			}
-			if least := s.heads[point]; head <= least || least == 0 {
-				s.heads[point] = head
-				s.mark(g.n, mark{Exemplar{t, 0, ids[trace]}, point, true})
+			starts, err := b.Starts()
+			if err != nil {
+				return err
 			}
+			s.mark(a.c.grid.n, mark{Exemplar{starts[i], v, ids[trace]}, point, bare})
 		}
 	}
 	return nil
+}
+
+// group returns what is known of a group, which has a span.
+func (a *accumulator) group(n uint32) (*accumulated, error) {
+	if s := a.groups[n]; s != nil {
+		return s, nil
+	}
+	s := &accumulated{}
+	a.groups[n] = s
+	return s, a.begin(s)
 }
 
 // begin counts the cells of a new series.
@@ -443,20 +400,23 @@ func (g *grouper) len() int {
 	}
 }
 
-// groups returns the group of each row of set, nil when there is one for all.
-func (g *grouper) groups(b *rows.Block, set rows.Set) ([]uint32, error) {
-	if len(g.coders) == 0 {
-		return nil, nil
+// groups returns codes of the rows of set, and the group of each code plus 1: without a table the codes are the groups, without
+// codes there is one group for all.
+func (g *grouper) groups(b *rows.Block, set rows.Set) (codes, table []uint32, err error) {
+	switch len(g.coders) {
+	case 0:
+		return nil, nil, nil
+	case 1:
+		return g.coders[0].Coded(b, set)
 	}
-	codes, err := g.coders[0].Codes(b, set)
-	if err != nil || len(g.coders) == 1 {
-		return codes, err
+	if codes, err = g.coders[0].Codes(b, set); err != nil {
+		return nil, nil, err
 	}
 	g.out = append(g.out[:0], codes...)
 	for n, c := range g.coders[1:] {
 		codes, err := c.Codes(b, set)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		p := &g.levels[n]
 		for w, word := range set {
@@ -466,7 +426,7 @@ func (g *grouper) groups(b *rows.Block, set rows.Set) ([]uint32, error) {
 			}
 		}
 	}
-	return g.out, nil
+	return g.out, nil, nil
 }
 
 // labels returns the values of a group.

@@ -172,8 +172,19 @@ func (c *Coder) Codes(b *Block, set Set) ([]uint32, error) {
 	return c.out, nil
 }
 
-// dense fills in the codes of all rows when each has a value, out of few. It numbers values that no row may have.
+// dense fills in the codes of all rows when each has a value, out of few.
 func (c *Coder) dense(b *Block, col *column, seen *coded) bool {
+	if !c.numbered(b, col, seen) {
+		return false
+	}
+	for i, entry := range col.Code {
+		c.out[i] = seen.codes[entry] - 1
+	}
+	return true
+}
+
+// numbered numbers the values of a column when each row has one, out of few: also those that no row has.
+func (c *Coder) numbered(b *Block, col *column, seen *coded) bool {
 	if col.Rows != nil || col.Ints != nil || len(col.Dict) == 0 || len(col.Dict) > b.Len()/4 || c.max > 0 {
 		return false
 	}
@@ -183,10 +194,23 @@ func (c *Coder) dense(b *Block, col *column, seen *coded) bool {
 			seen.codes[i] = c.code(col.entry(i)) + 1
 		}
 	}
-	for i, entry := range col.Code {
-		c.out[i] = seen.codes[entry] - 1
-	}
 	return true
+}
+
+// Coded is Codes where it may be quicker to leave the codes as the block has them: with a table, the code of a row is
+// table[codes[row]]-1.
+func (c *Coder) Coded(b *Block, set Set) (codes, table []uint32, err error) {
+	if c.plain != nil {
+		columns, err := c.plain.columns(b)
+		if err != nil {
+			return nil, nil, err
+		}
+		if c.numbered(b, columns[0], &c.seen[0]) {
+			return columns[0].Code, c.seen[0].codes, nil
+		}
+	}
+	codes, err = c.Codes(b, set)
+	return codes, nil, err
 }
 
 // of makes the codes be those of the column's dictionary.
