@@ -53,6 +53,7 @@ func (p *Part) load() error {
 		if err != nil {
 			return err
 		}
+		c.Keep(p.open.codes)
 		p.columns = c
 	} else {
 		l := &rowsPart{p: p.p}
@@ -287,8 +288,14 @@ func (p *Part) scanBlock(b *columns.Block, place int64, from, to int, s *Scan, e
 // maxOpenBytes bounds what the segments of all parts that are read hold in memory.
 const maxOpenBytes = 24 << 20
 
-// Segments keeps the segments that were read last, of any number of parts, up to 24 MiB. It is safe for concurrent use.
+// maxCodes bounds the codes of pages that are kept, in bytes: those of about 4 million spans.
+const maxCodes = 16 << 20
+
+// Segments keeps the segments that were read last, of any number of parts, up to 24 MiB, and 16 MiB of codes of their pages. It
+// is safe for concurrent use.
 type Segments struct {
+	codes *columns.Cache
+
 	mu    sync.Mutex // guards all below
 	known map[segmentKey]*openSegment
 	clock int64
@@ -309,7 +316,9 @@ type openSegment struct {
 }
 
 // NewSegments returns an empty one.
-func NewSegments() *Segments { return &Segments{known: make(map[segmentKey]*openSegment)} }
+func NewSegments() *Segments {
+	return &Segments{known: make(map[segmentKey]*openSegment), codes: columns.NewCache(maxCodes)}
+}
 
 // get returns segment i of a part, which is loaded.
 func (s *Segments) get(p *Part, i int) (*columns.Segment, error) {

@@ -23,18 +23,23 @@ type Block struct {
 	durs   []int64
 	up     []int32
 	read   int64
+	keep   bool // codes go into the cache of the part
 	cols   map[storage.SpanKey]*storage.SpanColumn
 	copied *copier // what a merge needs
 }
 
 // Block returns block i. It reads nothing yet.
-func (s *Segment) Block(i int) (*Block, error) { return s.BlockIn(i, &piece.Memory{}) }
+func (s *Segment) Block(i int) (*Block, error) { return s.block(i, &piece.Memory{}, false) }
 
 // BlockIn is Block with the memory of a block that is not used any more: columns that it, and those before it in this memory,
 // returned become those of the new one. Values and spans stay.
 func (s *Segment) BlockIn(i int, m *piece.Memory) (*Block, error) {
 	m.Reuse()
-	b := &Block{s: s, info: s.blocks[i].info, mem: m}
+	return s.block(i, m, true)
+}
+
+func (s *Segment) block(i int, m *piece.Memory, keep bool) (*Block, error) {
+	b := &Block{s: s, info: s.blocks[i].info, mem: m, keep: keep}
 	rows := 0
 	for p := s.blocks[i].from; p < s.blocks[i].to; p++ {
 		b.pages = append(b.pages, &pageReader{
@@ -77,6 +82,8 @@ type pageReader struct {
 	linked  piece.Ref
 	own     []keyRows // by key
 	ownAt   []uint16  // by key, the place in own and 1; 0 for none
+
+	views [codesOfParents + 1]piece.View
 
 	spans []byte // span IDs, once read
 	gone  []byte // IDs of lost parents
@@ -308,6 +315,56 @@ func (p *pageReader) codes(what string, r piece.Ref, n int, limit int) ([]uint32
 	return cs, p.Corrupt(what, err)
 }
 
+// view returns codes of each row. It loads nothing else if it has them.
+func (p *pageReader) view(what codesOf) (*piece.View, error) {
+	v := &p.views[what]
+	if v.Len() > 0 {
+		return v, nil
+	}
+	key := cacheKey{p.s.part.number, uint32(p.Block), what}
+	var ok bool
+	if *v, ok = p.s.part.cache.get(key); ok {
+		return v, nil
+	}
+	if err := p.load(); err != nil {
+		return nil, err
+	}
+	var r piece.Ref
+	var name string
+	limit := 0
+	switch what {
+	case codesOfTuples:
+		name, r, limit = "tuples", p.items[spans].tuples, p.s.tupleLen[spans]
+	case codesOfResources:
+		name, r, limit = "resources", p.res, p.s.resLen
+	case codesOfParents:
+		name, r, limit = "parents", p.parents, p.b.info.Rows+parentUp
+	}
+	p.b.read += int64(r.Size)
+	raw, err := p.FetchOwn(p.b.mem, name, r)
+	if err != nil {
+		return nil, err
+	}
+	if *v, err = piece.ViewOf(p.b.mem, raw, p.info.Rows, uint32(limit)); err != nil {
+		return nil, p.Corrupt(name, err)
+	}
+	if p.b.keep {
+		p.s.part.cache.put(key, v)
+	}
+	return v, nil
+}
+
+// viewed returns codes of each row.
+func (p *pageReader) viewed(what codesOf) ([]uint32, error) {
+	v, err := p.view(what)
+	if err != nil {
+		return nil, err
+	}
+	out := p.b.mem.Codes.Get(v.Len())
+	v.Read(out)
+	return out, nil
+}
+
 // each calls f with every page, once its head was read.
 func (b *Block) each(f func(p *pageReader) error) error {
 	for _, p := range b.pages {
@@ -368,7 +425,7 @@ func (b *Block) Parents() ([]int32, error) {
 	var chain []int32 // the last row and its ancestors
 	depth := 0
 	err = b.each(func(p *pageReader) error {
-		codes, err := p.codes("parents", p.parents, p.info.Rows, b.info.Rows+parentUp)
+		codes, err := p.viewed(codesOfParents)
 		if err != nil {
 			return err
 		}
@@ -406,7 +463,7 @@ func (b *Block) Parents() ([]int32, error) {
 // resources returns the number of each row's resource.
 func (p *pageReader) resources() (res []uint32, err error) {
 	if p.resOf == nil {
-		p.resOf, err = p.codes("resources", p.res, p.info.Rows, p.s.resLen)
+		p.resOf, err = p.viewed(codesOfResources)
 	}
 	return p.resOf, err
 }
@@ -414,7 +471,9 @@ func (p *pageReader) resources() (res []uint32, err error) {
 // tuples returns the number of the tuple of each item of a family.
 func (p *pageReader) tuples(f family) (codes []uint32, err error) {
 	it := &p.items[f]
-	if it.codes == nil {
+	if it.codes == nil && f == spans {
+		it.codes, err = p.viewed(codesOfTuples)
+	} else if it.codes == nil {
 		it.codes, err = p.codes("tuples", it.tuples, it.n, p.s.tupleLen[f])
 	}
 	return it.codes, err

@@ -5,6 +5,7 @@ import (
 
 	"github.com/braidobs/braid/internal/telemetry"
 	"github.com/braidobs/braid/storage"
+	"github.com/braidobs/braid/storage/traces/columns/piece"
 )
 
 // derived is what numbers of a dictionary (of resources, of scopes) say of a key: the distinct values, and the code of each number.
@@ -182,14 +183,31 @@ func (p *pageReader) gather(k uint32, c *storage.SpanColumn) error {
 	if err != nil {
 		return err
 	}
-	tuples, err := p.tuples(p.s.keys[k].family())
-	if err != nil {
-		return err
-	}
 	if c.Dict, err = p.s.values(k); err != nil {
 		return err
 	}
+	f := p.s.keys[k].family()
+	if f == spans {
+		v, err := p.view(codesOfTuples)
+		if err != nil {
+			return err
+		}
+		return p.pickOf(v, l, c, p.s.keys[k].name)
+	}
+	tuples, err := p.tuples(f)
+	if err != nil {
+		return err
+	}
 	return p.pick(tuples, l, c, p.s.keys[k].name)
+}
+
+// pickOf is pick for codes as they lie.
+func (p *pageReader) pickOf(v *piece.View, l []uint32, c *storage.SpanColumn, what string) error {
+	c.Code = p.b.mem.Codes.Get(v.Len())
+	if v.Map(l, c.Code) < absent {
+		return nil
+	}
+	return p.present(c, what)
 }
 
 // pick fills a column with what dictionary l has for codes.
@@ -204,7 +222,12 @@ func (p *pageReader) pick(codes, l []uint32, c *storage.SpanColumn, what string)
 	if top < absent {
 		return nil
 	}
-	rows := p.b.mem.Rows.Get(len(codes) + 1)
+	return p.present(c, what)
+}
+
+// present leaves out the rows of a column that have no value.
+func (p *pageReader) present(c *storage.SpanColumn, what string) error {
+	rows := p.b.mem.Rows.Get(len(c.Code) + 1)
 	n, wrong := 0, 0
 	for i, v := range c.Code {
 		c.Code[n], rows[n] = v, int32(i)
@@ -340,13 +363,13 @@ func (b *Block) resourceColumn(key storage.SpanKey) (*storage.SpanColumn, error)
 	}
 	cols := make([]*storage.SpanColumn, 0, 1)
 	err = b.each(func(p *pageReader) error {
-		res, err := p.resources()
+		v, err := p.view(codesOfResources)
 		if err != nil {
 			return err
 		}
 		c := &storage.SpanColumn{Dict: d.dict}
 		cols = append(cols, c)
-		return p.pick(res, d.code, c, key.Name)
+		return p.pickOf(v, d.code, c, key.Name)
 	})
 	if err != nil {
 		return nil, err

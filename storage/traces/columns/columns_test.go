@@ -31,7 +31,7 @@ func back(t require.TestingT, p *columns.Part) []trace {
 		s, err := p.Segment(i)
 		require.NoError(t, err)
 		for k := range s.Blocks() {
-			b, err := s.Block(k)
+			b, err := s.BlockIn(k, &columns.Memory{})
 			require.NoError(t, err)
 			first, err := b.First()
 			require.NoError(t, err)

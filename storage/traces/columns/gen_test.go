@@ -100,6 +100,7 @@ func open(tb testing.TB, b []byte) *columns.Part {
 	require.NoError(tb, p.Verify())
 	out, err := columns.Open(p)
 	require.NoError(tb, err)
+	out.Keep(columns.NewCache(10_000))
 	return out
 }
 

@@ -29,6 +29,8 @@ type Part struct {
 	p               *part.Part
 	pages, segments *part.Table
 	list            []segmentInfo
+	cache           *Cache // may be nil
+	number          uint32 // in it
 }
 
 // segmentInfo is what the footer says of a segment.

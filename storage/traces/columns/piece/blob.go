@@ -126,6 +126,18 @@ func (s *Source) FetchIn(m *Memory, what string, r Ref) ([]byte, error) {
 	return b, nil
 }
 
+// FetchOwn is FetchIn for what stays until Reuse.
+func (s *Source) FetchOwn(m *Memory, what string, r Ref) ([]byte, error) {
+	was := m.unpacked
+	m.unpacked = m.bytes.Get(r.Raw + 2*padding)
+	b, err := s.FetchIn(m, what, r)
+	m.unpacked = was
+	if err == nil && r.Raw == 0 {
+		b = append(m.bytes.Get(r.Size)[:0], b...)
+	}
+	return b, err
+}
+
 // Memory is what blocks are decoded into, one after the other: see columns.Segment.BlockIn. Its zero value is ready.
 type Memory struct {
 	raw, unpacked []byte
@@ -133,6 +145,8 @@ type Memory struct {
 	wide          Pool[int64]
 	Codes         Pool[uint32]
 	Rows          Pool[int32]
+	Sets          Pool[uint64]
+	bytes         Pool[byte]
 }
 
 // Zeros returns n codes that are 0, and the same ones to others: they must not be changed.
@@ -145,7 +159,7 @@ func (m *Memory) Zeros(n int) []uint32 {
 
 // Reuse takes back what was decoded.
 func (m *Memory) Reuse() {
-	m.wide.next, m.Codes.next, m.Rows.next = 0, 0, 0
+	m.wide.next, m.Codes.next, m.Rows.next, m.Sets.next, m.bytes.next = 0, 0, 0, 0, 0
 }
 
 // Pool is slices of which the first ones are in use.

@@ -40,10 +40,41 @@ func codesBack(t require.TestingT, cs []uint32, limit uint32) []uint32 {
 	require.NoError(t, err)
 	_, err = piece.Codes(&piece.Memory{}, raw, len(cs), limit-1)
 	require.Error(t, err)
+	sameView(t, raw, cs, limit)
 	r.Size--
 	_, err = s.Fetch("codes", r)
 	require.ErrorIs(t, err, part.ErrCorrupt)
 	return out
+}
+
+// sameView reads codes as they lie.
+func sameView(t require.TestingT, raw []byte, cs []uint32, limit uint32) {
+	_, err := piece.ViewOf(&piece.Memory{}, raw, len(cs), limit-1)
+	require.Error(t, err)
+	_, err = piece.ViewOf(&piece.Memory{}, bytes.Clone(raw[:len(raw)-1]), len(cs), limit)
+	require.Error(t, err)
+	v, err := piece.ViewOf(&piece.Memory{}, raw, len(cs), limit)
+	require.NoError(t, err)
+	v = v.Clone()
+	clear(raw)
+	require.Equal(t, len(cs), v.Len())
+	out := make([]uint32, len(cs))
+	v.Read(out)
+	require.Equal(t, cs, out)
+	of, wanted := make([]uint32, limit), make([]uint8, limit)
+	for i := range of {
+		of[i] = uint32(i) + 7
+	}
+	require.Equal(t, limit+6, v.Map(of, out))
+	set := make([]uint64, (len(cs)+63)/64)
+	require.False(t, v.Mark(wanted, set), "nothing is wanted")
+	wanted[cs[1]] = 1
+	require.True(t, v.Mark(wanted, set))
+	for i, c := range cs {
+		require.Equal(t, c, v.At(i))
+		require.Equal(t, c+7, out[i])
+		require.Equal(t, c == cs[1], set[i/64]>>(i%64)&1 == 1, "code %d", i)
+	}
 }
 
 func TestCodes(t *testing.T) {
@@ -132,6 +163,11 @@ func FuzzDecode(f *testing.F) {
 		var m piece.Memory
 		if ns, err := piece.Ints(&m, b, int(n)); err == nil {
 			require.Len(t, ns, int(n))
+		}
+		if v, err := piece.ViewOf(&m, b, int(n), 1000); err == nil {
+			for i := range v.Len() {
+				require.Less(t, v.At(i), uint32(1000))
+			}
 		}
 		if cs, err := piece.Codes(&m, b, int(n), 1000); err == nil {
 			for _, c := range cs {
