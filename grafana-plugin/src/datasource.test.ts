@@ -157,6 +157,8 @@ describe('queries', () => {
     ['the link to a resource', { queryType: 'resource', resource: 'cart' }, true],
     ['no resource', { queryType: 'resource' }, false],
     ['any trace', { queryType: 'search' }, true],
+    ['TraceQL', { queryType: 'traceql', expr: '{}' }, true],
+    ['no TraceQL', { queryType: 'traceql', expr: ' ' }, false],
   ])('are asked when they are complete: %s', (_, query, asked) => {
     expect(new DataSource(settings).filterQuery({ refId: 'A', ...query })).toBe(asked);
   });

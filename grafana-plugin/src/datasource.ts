@@ -36,6 +36,7 @@ export class DataSource extends DataSourceWithBackend<BraidQuery, BraidOptions> 
     switch (query.queryType ?? 'metrics') {
       case 'metrics':
       case 'logs':
+      case 'traceql':
         return Boolean(query.expr?.trim());
       case 'trace':
       case 'traceLogs':

@@ -2,15 +2,15 @@ import { DataSourceJsonData } from '@grafana/data';
 import { DataQuery } from '@grafana/schema';
 
 /** What a query asks for. The backend knows the same names. */
-export type QueryType = 'metrics' | 'logs' | 'trace' | 'traceLogs' | 'traceMetrics' | 'search' | 'resource';
+export type QueryType = 'metrics' | 'logs' | 'trace' | 'traceLogs' | 'traceMetrics' | 'search' | 'traceql' | 'resource';
 
 export interface BraidQuery extends DataQuery {
   queryType?: QueryType;
-  /** PromQL of metrics, LogQL of logs. */
+  /** PromQL of metrics, LogQL of logs, TraceQL. */
   expr?: string;
   /** Metrics: the value at the end of the time range instead of a series. */
   instant?: boolean;
-  /** Metrics with instant: one table instead of one frame a number. */
+  /** Metrics with instant: one table instead of one frame a number. TraceQL: series instead of traces. */
   format?: 'timeseries' | 'table';
   exemplars?: boolean;
   legendFormat?: string;

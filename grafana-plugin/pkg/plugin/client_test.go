@@ -183,6 +183,8 @@ func TestBadQueries(t *testing.T) {
 		{"unknown type", `{"queryType":"sql"}`, `"sql" is not one of`},
 		{"empty PromQL", `{"queryType":"metrics","expr":" "}`, "PromQL query is empty"},
 		{"empty LogQL", `{"queryType":"logs"}`, "LogQL query is empty"},
+		{"empty TraceQL", `{"queryType":"traceql"}`, "TraceQL query is empty"},
+		{"limit of TraceQL", `{"queryType":"traceql","expr":"{}","limit":-1}`, "limit must not be negative"},
 		{"step", `{"expr":"up","minStep":"-1s"}`, "minStep"},
 		{"lines", `{"queryType":"logs","expr":"{a=\"b\"}","maxLines":-1}`, "maxLines"},
 		{"direction", `{"queryType":"logs","expr":"{a=\"b\"}","direction":"up"}`, `"up" is neither`},

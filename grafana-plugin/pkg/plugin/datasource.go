@@ -1,6 +1,6 @@
 // Package plugin is the backend of the Grafana data source. It asks Braid over HTTP and answers in frames.
 //
-// A query has one of seven types (see query). Queries of one request run side by side, and one that fails leaves the
+// A query has one of eight types (see query). Queries of one request run side by side, and one that fails leaves the
 // others alone. What the server, the network or the person who asked did wrong is marked as downstream; only faults
 // of this package count as the plugin's.
 package plugin
@@ -141,10 +141,12 @@ func (d *Datasource) frames(ctx context.Context, bq *backend.DataQuery, fromAler
 		return d.correlatedTrace(ctx, &q)
 	case typeSearch:
 		return d.search(ctx, &q)
+	case typeTraceQL:
+		return d.traceQL(ctx, &q)
 	case typeResource:
 		return d.resource(ctx, &q)
 	default:
-		return nil, badRequest("queryType %q is not one of %s, %s, %s, %s, %s, %s and %s", q.QueryType,
-			typeMetrics, typeLogs, typeTrace, typeTraceLogs, typeTraceMetrics, typeSearch, typeResource)
+		return nil, badRequest("queryType %q is not one of %s, %s, %s, %s, %s, %s, %s and %s", q.QueryType,
+			typeMetrics, typeLogs, typeTrace, typeTraceLogs, typeTraceMetrics, typeSearch, typeTraceQL, typeResource)
 	}
 }

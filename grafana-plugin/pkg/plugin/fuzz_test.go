@@ -18,7 +18,7 @@ import (
 
 // FuzzAnswers: whatever a server answers becomes frames that keep the contract, or an error of the server's.
 func FuzzAnswers(f *testing.F) {
-	types := []string{"metrics", "logs", "trace", "traceLogs", "traceMetrics", "search", "resource"}
+	types := []string{"metrics", "logs", "trace", "traceLogs", "traceMetrics", "search", "resource", "traceql"}
 	files, err := filepath.Glob("testdata/answers/*.json")
 	require.NoError(f, err)
 	for _, name := range files {
@@ -46,7 +46,7 @@ func FuzzAnswers(f *testing.F) {
 	f.Fuzz(func(t *testing.T, kind byte, in []byte) {
 		body.Store(&in)
 		b, err := json.Marshal(map[string]any{
-			"queryType": types[int(kind)%len(types)], "expr": "x", "traceId": "1", "resource": "r", "instant": kind > 100, "format": []string{"", "table"}[kind&1], "exemplars": kind&2 > 0,
+			"queryType": types[int(kind)%len(types)], "expr": "x", "traceId": "1", "resource": "r", "instant": kind > 100, "format": []string{"", "table", "timeseries", "timeseries"}[kind>>3&3], "exemplars": kind&2 > 0,
 		})
 		require.NoError(t, err)
 		got := ask(t, ds, time.Unix(1e9, 0), string(b))

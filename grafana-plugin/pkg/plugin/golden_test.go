@@ -57,6 +57,11 @@ func goldenCases() map[string]string {
 		"search":            `{"queryType":"search","service":"frontend","tags":"kind=server","limit":5}`,
 		"search_slow":       `{"queryType":"search","minDuration":"500ms","tags":"status=error"}`,
 		"search_none":       `{"queryType":"search","service":"nobody"}`,
+		"traceql":           `{"queryType":"traceql","expr":"{ resource.service.name = \"frontend\" } >> { status = error } | select(kind)","limit":5}`,
+		"traceql_none":      `{"queryType":"traceql","expr":"{ name = \"nothing\" }"}`,
+		"traceql_series":    `{"queryType":"traceql","expr":"{ kind = server } | rate() by (resource.service.name)","format":"timeseries","exemplars":true,"minStep":"5m","legendFormat":"{{resource.service.name}}"}`,
+		"traceql_empty":     `{"queryType":"traceql","expr":"{ name = \"nothing\" } | rate()","format":"timeseries"}`,
+		"traceql_instant":   `{"queryType":"traceql","expr":"{ } | quantile_over_time(duration, .9) by (resource.service.name)","format":"timeseries","instant":true}`,
 		"resource":          `{"queryType":"resource","resource":"cart","kind":"service"}`,
 	}
 }

@@ -288,25 +288,37 @@ func (d *Datasource) exemplarFrame(body []byte) (*data.Frame, error) {
 	if err := d.client.decode(body, &a); err != nil {
 		return nil, err
 	}
-	type exemplar struct {
-		point
-		labels data.Labels
-	}
 	var list []exemplar
 	for i := range a.Data {
 		for j := range a.Data[i].Exemplars {
 			in := &a.Data[i].Exemplars[j]
-			out := exemplar{labels: make(data.Labels, len(in.Labels)+len(a.Data[i].SeriesLabels))}
-			if err := d.client.decode(slices.Concat([]byte("["), in.Timestamp, []byte(","), in.Value, []byte("]")), &out.point); err != nil {
+			var p point
+			if err := d.client.decode(slices.Concat([]byte("["), in.Timestamp, []byte(","), in.Value, []byte("]")), &p); err != nil {
 				return nil, err
 			}
-			maps.Copy(out.labels, a.Data[i].SeriesLabels)
-			maps.Copy(out.labels, in.Labels)
-			list = append(list, out)
+			list = append(list, newExemplar(p, a.Data[i].SeriesLabels, in.Labels))
 		}
 	}
+	return d.exemplarsOf(list), nil
+}
+
+// exemplar is a point with the labels of its series and its own.
+type exemplar struct {
+	point
+	labels data.Labels
+}
+
+func newExemplar(p point, series, own data.Labels) exemplar {
+	e := exemplar{p, make(data.Labels, len(own)+len(series))}
+	maps.Copy(e.labels, series)
+	maps.Copy(e.labels, own)
+	return e
+}
+
+// exemplarsOf makes the frame of exemplars, nil of none.
+func (d *Datasource) exemplarsOf(list []exemplar) *data.Frame {
 	if len(list) == 0 {
-		return nil, nil
+		return nil
 	}
 	slices.SortStableFunc(list, func(a, b exemplar) int { return a.at.Compare(b.at) })
 	all := len(list)
@@ -339,7 +351,7 @@ func (d *Datasource) exemplarFrame(body []byte) (*data.Frame, error) {
 	if all > len(list) {
 		f.AppendNotices(data.Notice{Severity: data.NoticeSeverityInfo, Text: fmt.Sprintf("the newest %d of %d exemplars are shown", len(list), all)})
 	}
-	return f, nil
+	return f
 }
 
 // isTraceID reports whether a label or a key is one that trace IDs are under.

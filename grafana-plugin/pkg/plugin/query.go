@@ -17,6 +17,7 @@ const (
 	typeTraceLogs    queryType = "traceLogs"    // traceId, spanId: the log lines of a trace or of one of its spans
 	typeTraceMetrics queryType = "traceMetrics" // traceId: the key series of the pods and services that ran a trace
 	typeSearch       queryType = "search"       // tags, service, minDuration, maxDuration, limit
+	typeTraceQL      queryType = "traceql"      // expr is TraceQL, format
 	typeResource     queryType = "resource"     // resource, kind: what a pod, service, ... sent
 )
 

@@ -24,6 +24,17 @@ func (d *Datasource) search(ctx context.Context, q *query) (data.Frames, error) 
 	if q.Service != "" {
 		terms = strings.TrimSpace("service.name=" + strconv.Quote(q.Service) + " " + terms)
 	}
+	params := make(url.Values)
+	for name, v := range map[string]string{"tags": terms, "minDuration": q.MinDuration, "maxDuration": q.MaxDuration} {
+		if v = strings.TrimSpace(v); v != "" {
+			params.Set(name, v)
+		}
+	}
+	return d.find(ctx, q, params, "Search: "+terms)
+}
+
+// find answers a search with params besides time and limit; executed is what Grafana shows of it.
+func (d *Datasource) find(ctx context.Context, q *query, params url.Values, executed string) (data.Frames, error) {
 	limit := q.Limit
 	if limit == 0 {
 		limit = defaultTraces
@@ -31,15 +42,9 @@ func (d *Datasource) search(ctx context.Context, q *query) (data.Frames, error) 
 	if limit < 0 {
 		return nil, badRequest("limit must not be negative")
 	}
-	params := url.Values{
-		"limit": {strconv.Itoa(limit)},
-		"start": {strconv.FormatInt(q.from.Unix(), 10)}, "end": {strconv.FormatInt(q.to.Unix()+1, 10)}, // whole seconds, none left out
-	}
-	for name, v := range map[string]string{"tags": terms, "minDuration": q.MinDuration, "maxDuration": q.MaxDuration} {
-		if v = strings.TrimSpace(v); v != "" {
-			params.Set(name, v)
-		}
-	}
+	params.Set("limit", strconv.Itoa(limit))
+	params.Set("start", strconv.FormatInt(q.from.Unix(), 10))
+	params.Set("end", strconv.FormatInt(q.to.Unix()+1, 10)) // whole seconds, none left out
 	body, err := d.client.get(ctx, "/api/search", params)
 	if err != nil {
 		return nil, err
@@ -48,7 +53,7 @@ func (d *Datasource) search(ctx context.Context, q *query) (data.Frames, error) 
 	if err != nil {
 		return nil, err
 	}
-	f.Meta.ExecutedQueryString = "Search: " + terms
+	f.Meta.ExecutedQueryString = executed
 	return data.Frames{f}, nil
 }
 

@@ -94,6 +94,22 @@ it('sets the options of metrics', async () => {
   expect(run).toHaveBeenCalled();
 });
 
+it('asks TraceQL for traces or series', async () => {
+  const { now, run } = show({ queryType: 'traceql' });
+  await userEvent.type(screen.getByLabelText('TraceQL', { selector: 'textarea' }), '{{ } | rate()');
+  expect(now()).toMatchObject({ queryType: 'traceql', expr: '{ } | rate()' });
+  await userEvent.type(document.querySelector('#braid-limit')!, '7');
+  expect(now().limit).toBe(7);
+  expect(document.querySelector('#braid-minStep')).toBeNull();
+  await userEvent.click(screen.getByRole('radio', { name: 'Series' }));
+  expect(now().format).toBe('timeseries');
+  expect(run).toHaveBeenCalled();
+  expect(document.querySelector('#braid-limit')).toBeNull();
+  await userEvent.type(document.querySelector('#braid-minStep')!, '5m');
+  await userEvent.click(document.querySelector('#braid-exemplars')!);
+  expect(now()).toMatchObject({ minStep: '5m', exemplars: true });
+});
+
 it('sets and drops limits', async () => {
   const { now } = show({ queryType: 'logs', expr: '{a="b"}' });
   const limit = document.querySelector('#braid-maxLines')!;

@@ -12,6 +12,7 @@ const TABS = [
   { label: 'Metrics', value: 'metrics' as const, description: 'PromQL' },
   { label: 'Logs', value: 'logs' as const, description: 'LogQL' },
   { label: 'Search', value: 'search' as const, description: 'Find traces by tags and duration' },
+  { label: 'TraceQL', value: 'traceql' as const, description: 'Find traces, or compute series from spans' },
   {
     label: 'Trace',
     value: 'trace' as const,
@@ -24,6 +25,11 @@ const VIEWS = [
   { label: 'Spans', value: 'trace' as const },
   { label: 'Log lines', value: 'traceLogs' as const },
   { label: 'Metrics', value: 'traceMetrics' as const },
+];
+
+const RESULTS = [
+  { label: 'Traces', value: 'table' as const },
+  { label: 'Series', value: 'timeseries' as const },
 ];
 
 const KINDS = ['', 'pod', 'container', 'service', 'instance', 'host'].map((value) => ({
@@ -90,6 +96,24 @@ export function QueryEditor({ query, onChange, onRunQuery, datasource }: Props) 
     </Stack>
   );
 
+  const minStep = text('minStep', 'Min step', 'auto', 10, 'The smallest distance of two points, such as 30s');
+  const legend = text(
+    'legendFormat',
+    'Legend',
+    '{{service_name}}',
+    28,
+    'The name of a series; {{label}} is the value of a label'
+  );
+  const exemplars = (
+    <InlineField label="Exemplars" tooltip="Points of single requests, each with a link to its trace">
+      <InlineSwitch
+        id="braid-exemplars"
+        value={Boolean(query.exemplars)}
+        onChange={(e) => setAndRun({ exemplars: e.currentTarget.checked })}
+      />
+    </InlineField>
+  );
+
   return (
     <Stack direction="column" gap={1}>
       <Stack>
@@ -129,23 +153,11 @@ export function QueryEditor({ query, onChange, onRunQuery, datasource }: Props) 
                 </InlineField>
               ) : (
                 <>
-                  {text('minStep', 'Min step', 'auto', 10, 'The smallest distance of two points, such as 30s')}
-                  <InlineField label="Exemplars" tooltip="Points of single requests, each with a link to its trace">
-                    <InlineSwitch
-                      id="braid-exemplars"
-                      value={Boolean(query.exemplars)}
-                      onChange={(e) => setAndRun({ exemplars: e.currentTarget.checked })}
-                    />
-                  </InlineField>
+                  {minStep}
+                  {exemplars}
                 </>
               )}
-              {text(
-                'legendFormat',
-                'Legend',
-                '{{service_name}}',
-                28,
-                'The name of a series; {{label}} is the value of a label'
-              )}
+              {legend}
             </>
           )}
         </>
@@ -194,6 +206,31 @@ export function QueryEditor({ query, onChange, onRunQuery, datasource }: Props) 
               {text('minDuration', 'Min duration', '100ms', 12)}
               {text('maxDuration', 'Max duration', '10s', 12)}
               {count('limit', 'Limit', '20')}
+            </>
+          )}
+        </>
+      )}
+      {type === 'traceql' && (
+        <>
+          {code('expr', 'TraceQL', '{ resource.service.name = "cart" && status = error }')}
+          {row(
+            <>
+              <InlineField label="Result" tooltip="Series are for queries that compute numbers, such as { } | rate()">
+                <RadioButtonGroup
+                  options={RESULTS}
+                  value={query.format ?? 'table'}
+                  onChange={(format) => setAndRun({ format })}
+                />
+              </InlineField>
+              {query.format === 'timeseries' ? (
+                <>
+                  {!query.instant && minStep}
+                  {!query.instant && exemplars}
+                  {legend}
+                </>
+              ) : (
+                count('limit', 'Limit', '20')
+              )}
             </>
           )}
         </>
