@@ -1,12 +1,9 @@
 package logql_test
 
 import (
-	"bufio"
 	"context"
 	"flag"
 	"fmt"
-	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -16,6 +13,7 @@ import (
 
 	"github.com/braidobs/braid/internal/telemetry"
 	"github.com/braidobs/braid/internal/testkit"
+	"github.com/braidobs/braid/internal/testkit/script"
 	"github.com/braidobs/braid/query/logql"
 	"github.com/braidobs/braid/query/logql/pipeline"
 	"github.com/braidobs/braid/query/logql/syntax"
@@ -30,8 +28,7 @@ var rewrite = flag.Bool("rewrite", false, "write the results into testdata")
 // base is time 0 of the files.
 var base = time.Date(2026, 3, 4, 5, 0, 0, 0, time.UTC)
 
-// TestGolden runs the scripts of testdata. A script is commands, each followed by lines of input, a line ---- and the
-// output up to an empty line. Times are seconds or durations behind a base.
+// TestGolden runs the scripts of testdata. Times are seconds or durations behind a base.
 //
 //	load {app="a"} key=value ...    lines: a time, a blank and the text, quoted or as it is; the pairs are attributes,
 //	                                severity=9, trace_id=... and resource.key=value are what they say
@@ -40,54 +37,21 @@ var base = time.Date(2026, 3, 4, 5, 0, 0, 0, time.UTC)
 //	format                          a query
 //	clear                           forgets what was loaded
 func TestGolden(t *testing.T) {
-	files, err := filepath.Glob("testdata/*.txt")
-	require.NoError(t, err)
-	require.NotEmpty(t, files)
-	for _, file := range files {
-		t.Run(filepath.Base(file), func(t *testing.T) {
-			in, err := os.ReadFile(file)
-			require.NoError(t, err)
-			out := runScript(t, string(in))
-			if *rewrite {
-				require.NoError(t, os.WriteFile(file, []byte(out), 0o644))
-				return
+	script.Run(t, "testdata/*.txt", *rewrite, func(t *testing.T) []script.Command {
+		t.Helper()
+		store := testkit.NewStore("")
+		return []script.Command{func(cmd, args string, body []string) string {
+			switch cmd {
+			case "clear":
+				store = testkit.NewStore("")
+			case "load":
+				load(t, store, args, body)
+			default:
+				return answer(t, store, cmd, args, strings.Join(body, "\n"))
 			}
-			require.Equal(t, string(in), out)
-		})
-	}
-}
-
-func runScript(t *testing.T, in string) string {
-	t.Helper()
-	var out strings.Builder
-	store := testkit.NewStore("")
-	sc := bufio.NewScanner(strings.NewReader(in))
-	for sc.Scan() {
-		head := sc.Text()
-		out.WriteString(head + "\n")
-		if head == "" || strings.HasPrefix(head, "#") {
-			continue
-		}
-		var body []string
-		for sc.Scan() && sc.Text() != "----" {
-			body = append(body, sc.Text())
-			out.WriteString(sc.Text() + "\n")
-		}
-		for sc.Scan() && sc.Text() != "" { // the output so far
-		}
-		cmd, args, _ := strings.Cut(head, " ")
-		var result string
-		switch cmd {
-		case "clear":
-			store = testkit.NewStore("")
-		case "load":
-			load(t, store, args, body)
-		default:
-			result = answer(t, store, cmd, args, strings.Join(body, "\n"))
-		}
-		out.WriteString("----\n" + result + "\n")
-	}
-	return strings.TrimRight(out.String(), "\n") + "\n"
+			return ""
+		}}
+	})
 }
 
 func load(t *testing.T, store *testkit.Store, args string, body []string) {

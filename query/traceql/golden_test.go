@@ -1,12 +1,9 @@
 package traceql_test
 
 import (
-	"bufio"
 	"encoding/hex"
 	"flag"
 	"fmt"
-	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -16,6 +13,7 @@ import (
 
 	"github.com/braidobs/braid/internal/telemetry"
 	"github.com/braidobs/braid/internal/testkit"
+	"github.com/braidobs/braid/internal/testkit/script"
 	"github.com/braidobs/braid/query/traceql"
 	"github.com/braidobs/braid/storage"
 )
@@ -28,8 +26,7 @@ var rewrite = flag.Bool("rewrite", false, "write the results into testdata")
 // base is time 0 of the files.
 var base = time.Date(2026, 3, 4, 5, 0, 0, 0, time.UTC)
 
-// TestGolden runs the scripts of testdata. A script is commands, each followed by lines of input, a line ---- and the
-// output up to an empty line. Times are durations behind a base. Each line of a query is a query of its own.
+// TestGolden runs the scripts of testdata. Times are durations behind a base. Each line of a query is a query of its own.
 //
 //	load                                spans: see loadSpan
 //	search from=0s to=1h limit=20       queries for traces; shows the IDs of the spans of each set. show=all shows all
@@ -39,76 +36,53 @@ var base = time.Date(2026, 3, 4, 5, 0, 0, 0, time.UTC)
 //	values filter={...}                 fields, whose values are shown; limit=2
 //	tags scope=span                     filters, for each the attributes that spans have
 //	clear                               forgets what was loaded
+//
+// All of it is run once more with little blocks and without what the store may leave out.
 func TestGolden(t *testing.T) {
-	files, err := filepath.Glob("testdata/*.txt")
-	require.NoError(t, err)
-	require.NotEmpty(t, files)
-	for _, file := range files {
-		t.Run(filepath.Base(file), func(t *testing.T) {
-			in, err := os.ReadFile(file)
-			require.NoError(t, err)
-			out := runScript(t, string(in), func(v storage.View) storage.View { return v })
-			require.Equal(t, out, runScript(t, string(in), func(v storage.View) storage.View { return strict{v} }), "with little blocks and what the store may leave out")
-			if *rewrite {
-				require.NoError(t, os.WriteFile(file, []byte(out), 0o644))
-				return
-			}
-			require.Equal(t, string(in), out)
-		})
-	}
+	script.Run(t, "testdata/*.txt", *rewrite, func(t *testing.T) []script.Command {
+		t.Helper()
+		return []script.Command{
+			commands(t, func(v storage.View) storage.View { return v }),
+			commands(t, func(v storage.View) storage.View { return strict{v} }),
+		}
+	})
 }
 
-func runScript(t *testing.T, in string, wrap func(storage.View) storage.View) string {
+// commands runs commands over what wrap makes of views.
+func commands(t *testing.T, wrap func(storage.View) storage.View) script.Command {
 	t.Helper()
-	var out strings.Builder
 	store := testkit.NewStore("")
-	sc := bufio.NewScanner(strings.NewReader(in))
-	for sc.Scan() {
-		head := sc.Text()
-		out.WriteString(head + "\n")
-		if head == "" || strings.HasPrefix(head, "#") {
-			continue
-		}
-		var body []string
-		for sc.Scan() && sc.Text() != "----" {
-			body = append(body, sc.Text())
-			out.WriteString(sc.Text() + "\n")
-		}
-		for sc.Scan() && sc.Text() != "" { // the output so far
-		}
-		cmd, args, _ := strings.Cut(head, " ")
-		var result string
+	return func(cmd, args string, body []string) string {
 		switch cmd {
 		case "clear":
 			store = testkit.NewStore("")
+			return ""
 		case "load":
 			for _, line := range body {
 				_, _, err := store.Write(t.Context(), storage.Request{Batches: []telemetry.Batch{loadSpan(t, line)}})
 				require.NoError(t, err)
 			}
-		default:
-			opts := map[string]string{"from": "0s", "to": "1h", "limit": "20", "spss": "20"}
-			for f := range strings.FieldsSeq(args) {
-				k, v, _ := strings.Cut(f, "=")
-				opts[k] = v
-			}
-			v, err := store.View(t.Context(), 0)
-			require.NoError(t, err)
-			var answers strings.Builder
-			for _, q := range body {
-				if len(body) > 1 && cmd != "format" {
-					answers.WriteString("> " + q + "\n")
-				}
-				if r := answer(t, wrap(v), cmd, q, opts); r != "" {
-					answers.WriteString(strings.TrimRight(r, "\n") + "\n")
-				}
-			}
-			result = answers.String()
-			require.NoError(t, v.Close())
+			return ""
 		}
-		out.WriteString("----\n" + result + "\n")
+		opts := map[string]string{"from": "0s", "to": "1h", "limit": "20", "spss": "20"}
+		for f := range strings.FieldsSeq(args) {
+			k, v, _ := strings.Cut(f, "=")
+			opts[k] = v
+		}
+		v, err := store.View(t.Context(), 0)
+		require.NoError(t, err)
+		var answers strings.Builder
+		for _, q := range body {
+			if len(body) > 1 && cmd != "format" {
+				answers.WriteString("> " + q + "\n")
+			}
+			if r := answer(t, wrap(v), cmd, q, opts); r != "" {
+				answers.WriteString(strings.TrimRight(r, "\n") + "\n")
+			}
+		}
+		require.NoError(t, v.Close())
+		return answers.String()
 	}
-	return strings.TrimRight(out.String(), "\n") + "\n"
 }
 
 // loadSpan reads a span: the IDs of trace, span and parent (- for none), and then
