@@ -225,13 +225,14 @@ func (b *Block) lengths() ([]int64, error) {
 	if err != nil {
 		return nil, err
 	}
-	for i := range lengths {
-		if lengths[i] < 0 {
-			lengths = slices.Clone(lengths)
-			for ; i < len(lengths); i++ {
-				lengths[i] = max(lengths[i], 0)
-			}
-			break
+	some := int64(0)
+	for _, n := range lengths {
+		some |= n
+	}
+	if some < 0 { // one is
+		lengths = slices.Clone(lengths)
+		for i, n := range lengths {
+			lengths[i] = max(n, 0)
 		}
 	}
 	return nonNil(lengths), nil

@@ -305,10 +305,17 @@ func (c *compareCond) column(b *Block, col *column, f *flags) Set {
 // mark adds the rows of values whose code is set.
 func mark(col *column, set []bool, out Set) {
 	if col.Rows == nil {
-		for i, code := range col.Code {
-			if set[code] {
-				out.Add(i)
+		for w := range out {
+			word := uint64(0)
+			of := col.Code[w<<6:]
+			for i, code := range of[:min(64, len(of))] {
+				bit := uint64(0)
+				if set[code] { // without a branch
+					bit = 1
+				}
+				word |= bit << (i & 63)
 			}
+			out[w] |= word
 		}
 		return
 	}
