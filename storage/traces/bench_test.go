@@ -169,6 +169,27 @@ func BenchmarkByID(b *testing.B) {
 	}
 }
 
+// BenchmarkByIDInMany looks for a trace that is in none of a thousand segments, which a store does not keep open.
+func BenchmarkByIDInMany(b *testing.B) {
+	s, shop := newShelf(b, columns.DefaultLayout()), newShop(1)
+	var files []*file
+	for n := range 1000 {
+		h := traces.NewHead()
+		shop.fill(h, 200)
+		files = append(files, s.flush(h, storage.Position(n))...)
+	}
+	query := all()
+	query.Need = []storage.Predicate{storage.TraceIn{{1, 2, 3}}}
+	known := join.NewShared(0)
+	b.ReportAllocs()
+	for b.Loop() {
+		for _, err := range join.Read(b.Context(), sources(files...), query, known, fail) {
+			b.Fatal("found", err)
+		}
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*len(files)), "ns/segment")
+}
+
 // BenchmarkPage returns a page of a thousand spans in the middle of a trace of 100,000.
 func BenchmarkPage(b *testing.B) {
 	h := traces.NewHead()

@@ -150,12 +150,12 @@ func (p *Part) Scan(ctx context.Context, s *Scan, emit func(Rows) error) error {
 
 // scanSegment emits the rows of segment n that s selects.
 func (p *Part) scanSegment(ctx context.Context, n int, s *Scan, memory *columns.Memory, emit func(Rows) error) error {
+	if ids, ok := storage.TracesOf(s.Where); ok {
+		return p.scanTraces(ctx, n, ids, s, memory, emit)
+	}
 	g, err := p.segment(n)
 	if err != nil {
 		return err
-	}
-	if ids, ok := storage.TracesOf(s.Where); ok {
-		return p.scanTraces(ctx, n, g, ids, s, memory, emit)
 	}
 	set, err := g.Where(s.Where)
 	if err != nil {
@@ -199,10 +199,23 @@ func blockIn(g *columns.Segment, i int, in *columns.Memory) (*columns.Block, err
 }
 
 // scanTraces emits the rows of some traces of segment n.
-func (p *Part) scanTraces(ctx context.Context, n int, g *columns.Segment, ids []telemetry.TraceID, s *Scan, memory *columns.Memory, emit func(Rows) error) error {
+func (p *Part) scanTraces(ctx context.Context, n int, ids []telemetry.TraceID, s *Scan, memory *columns.Memory, emit func(Rows) error) error {
 	type found struct{ block, trace int }
 	var at []found
+	var g *columns.Segment // few segments have any of the traces: only those are opened
 	for _, id := range ids {
+		ok, err := p.columns.MayHold(n, id)
+		if err != nil {
+			return err
+		}
+		if !ok {
+			continue
+		}
+		if g == nil {
+			if g, err = p.segment(n); err != nil {
+				return err
+			}
+		}
 		block, trace, err := g.Find(id)
 		if err != nil {
 			return err

@@ -3,6 +3,7 @@ package traces
 import (
 	"slices"
 
+	"github.com/braidobs/braid/internal/telemetry"
 	"github.com/braidobs/braid/storage"
 	"github.com/braidobs/braid/storage/traces/columns"
 )
@@ -44,6 +45,14 @@ func (u *Unit) Segment() (*columns.Segment, error) {
 		return nil, nil
 	}
 	return u.part.segment(u.segment)
+}
+
+// MayHold says whether the unit may have a trace. It reads some KB of a segment, and nothing else, where it has none.
+func (u *Unit) MayHold(id telemetry.TraceID) (bool, error) {
+	if u.isLegacy() {
+		return true, nil
+	}
+	return u.part.columns.MayHold(u.segment, id)
 }
 
 func (u *Unit) isLegacy() bool { return u.part.legacy != nil }
@@ -152,11 +161,18 @@ func (u *Unit) hit(m *Mask) (bool, error) {
 	if m.traces == nil || u.isLegacy() {
 		return true, nil
 	}
-	g, err := u.Segment()
-	if err != nil {
-		return false, err
-	}
 	for id := range m.traces {
+		ok, err := u.MayHold(id)
+		if err != nil {
+			return false, err
+		}
+		if !ok {
+			continue
+		}
+		g, err := u.Segment()
+		if err != nil {
+			return false, err
+		}
 		if block, _, err := g.Find(id); err != nil || block >= 0 {
 			return block >= 0, err
 		}

@@ -209,24 +209,37 @@ func (r *reader) byID(ctx context.Context, ids []telemetry.TraceID) error {
 
 // find adds the places in a unit of the traces that at has.
 func (r *reader) find(ctx context.Context, u *unit, at map[telemetry.TraceID][]places.Place) error {
+	var some []telemetry.TraceID // few segments have any: only those are opened
+	for id := range at {
+		ok, err := u.MayHold(id)
+		if err != nil {
+			return err
+		}
+		if ok {
+			some = append(some, id)
+		}
+	}
+	if len(some) == 0 {
+		return nil
+	}
 	g, err := u.Segment()
 	if err != nil {
 		return err
 	}
 	if g == nil {
-		return r.ids(ctx, u, func(id *telemetry.TraceID, f places.Place) {
-			if fs, ok := at[*id]; ok {
-				at[*id] = append(fs, f)
+		return r.ids(ctx, u, func(id *telemetry.TraceID, p places.Place) {
+			if ps, ok := at[*id]; ok {
+				at[*id] = append(ps, p)
 			}
 		})
 	}
-	for id, fs := range at {
+	for _, id := range some {
 		block, trace, err := g.Find(id)
 		if err != nil {
 			return err
 		}
 		if block >= 0 {
-			at[id] = append(fs, places.Place{Unit: int32(u.n), Block: int32(block), Trace: int32(trace)})
+			at[id] = append(at[id], places.Place{Unit: int32(u.n), Block: int32(block), Trace: int32(trace)})
 		}
 	}
 	return nil
