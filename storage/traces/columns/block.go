@@ -85,6 +85,8 @@ type pageReader struct {
 
 	views [codesOfParents + 1]piece.View
 
+	lengths []int64
+
 	spans []byte // span IDs, once read
 	gone  []byte // IDs of lost parents
 	resOf []uint32
@@ -119,6 +121,7 @@ type keyRows struct {
 	at    []int32 // items that have it; nil when all do
 	next  int     // of at, to be asked for next
 	ints  []int64
+	raw   []byte            // of formStrings, once read
 	vals  []telemetry.Value // distinct ones; of formCodes the segment's
 	code  []uint32          // nil with ints
 }
@@ -407,9 +410,18 @@ func (b *Block) Starts() (starts []int64, err error) {
 // Durations implements storage.TraceBlock.
 func (b *Block) Durations() (durs []int64, err error) {
 	if b.durs == nil {
-		b.durs, err = join(b, func(p *pageReader) ([]int64, error) { return p.ints("durations", p.durs, p.info.Rows) })
+		b.durs, err = join(b, (*pageReader).durations)
 	}
 	return b.durs, err
+}
+
+func (p *pageReader) durations() (_ []int64, err error) {
+	if p.lengths == nil {
+		if err = p.load(); err == nil {
+			p.lengths, err = p.ints("durations", p.durs, p.info.Rows)
+		}
+	}
+	return p.lengths, err
 }
 
 // Parents implements storage.TraceBlock.
@@ -565,7 +577,7 @@ func (p *pageReader) decode(k *keyRows) error {
 		k.vals, k.code = vals, code
 		return err
 	}
-	raw, err := p.piece(name, k.data)
+	raw, err := p.texts(k)
 	if err != nil {
 		return err
 	}
@@ -593,6 +605,14 @@ func (p *pageReader) decode(k *keyRows) error {
 	code, err := p.codes(name, k.codes, k.n, k.distinct)
 	k.vals, k.code = vals, code
 	return err
+}
+
+// texts reads the distinct values of a column.
+func (p *pageReader) texts(k *keyRows) (_ []byte, err error) {
+	if k.raw == nil {
+		k.raw, err = p.piece(p.s.keys[k.key].name, k.data)
+	}
+	return k.raw, err
 }
 
 func wantNoCodes(p *pageReader, name string, k *keyRows) error {

@@ -77,13 +77,13 @@ func (b *Block) column(key storage.SpanKey) (*storage.SpanColumn, error) {
 	case storage.InstrumentationScope:
 		return b.scopeColumn(key)
 	case storage.AnyScope:
-		return b.anyColumn(key.Name)
+		return anyColumn(b, b.info.Rows, key.Name)
 	case storage.FieldScope:
 		switch key.Field {
 		case storage.ScopeName, storage.ScopeVersion:
 			return b.scopeColumn(key)
 		case storage.SpanParent, storage.SpanIDField:
-			return b.idColumn(key.Field == storage.SpanParent)
+			return b.idColumn(all(b.info.Rows), key.Field == storage.SpanParent)
 		case storage.EventTime:
 			return b.eventTimes()
 		case storage.LinkTrace, storage.LinkSpan:
@@ -426,8 +426,12 @@ func (p *pageReader) scopes(k uint32) ([]uint32, error) {
 	return out, nil
 }
 
-// anyColumn returns for each row the attribute of the span, else that of its scope, else that of its resource.
-func (b *Block) anyColumn(name string) (*storage.SpanColumn, error) {
+// anyColumn returns for each of a number of rows of a block the attribute of the span, else that of its scope, else that of its
+// resource.
+func anyColumn(b interface {
+	Column(storage.SpanKey) (*storage.SpanColumn, error)
+}, rows int, name string,
+) (*storage.SpanColumn, error) {
 	var cols [3]*storage.SpanColumn
 	some := 0
 	last := 0
@@ -448,8 +452,8 @@ func (b *Block) anyColumn(name string) (*storage.SpanColumn, error) {
 	if some < 2 {
 		return cols[last], nil
 	}
-	at := make([]int32, b.info.Rows) // value of each row, from 1
-	from := make([]uint8, b.info.Rows)
+	at := make([]int32, rows) // value of each row, from 1
+	from := make([]uint8, rows)
 	for i, c := range cols {
 		for n := range c.Len() {
 			row := int32(n)
@@ -483,12 +487,17 @@ func (b *Block) anyColumn(name string) (*storage.SpanColumn, error) {
 	return out, nil
 }
 
-// idColumn returns the IDs of spans or of their parents in hexadecimal.
-func (b *Block) idColumn(parents bool) (*storage.SpanColumn, error) {
-	rows := make([]int, b.info.Rows)
+// all returns the numbers below n.
+func all(n int) []int {
+	rows := make([]int, n)
 	for i := range rows {
 		rows[i] = i
 	}
+	return rows
+}
+
+// idColumn returns the IDs of the spans of rows or of their parents in hexadecimal.
+func (b *Block) idColumn(rows []int, parents bool) (*storage.SpanColumn, error) {
 	ids, ups, err := b.spanIDs(rows)
 	if err != nil {
 		return nil, err
@@ -511,7 +520,7 @@ func (b *Block) idColumn(parents bool) (*storage.SpanColumn, error) {
 		out.Code = append(out.Code, code)
 		out.Rows = append(out.Rows, int32(row))
 	}
-	if len(out.Rows) == b.info.Rows {
+	if len(out.Rows) == len(rows) {
 		out.Rows = nil
 	} else if out.Rows == nil {
 		out.Rows = []int32{}

@@ -33,28 +33,87 @@ func back(t require.TestingT, p *columns.Part) []trace {
 		for k := range s.Blocks() {
 			b, err := s.BlockIn(k, &columns.Memory{})
 			require.NoError(t, err)
-			first, err := b.First()
-			require.NoError(t, err)
-			parents, err := b.Parents()
-			require.NoError(t, err)
-			sp, err := b.Spans(all(b.Len()), storage.SpanAll)
-			require.NoError(t, err)
-			for n := range len(first) - 1 {
-				var tr trace
-				for row := first[n]; row < first[n+1]; row++ {
-					s := sp.Span(int(row))
-					up := parents[row]
-					if up >= 0 {
-						up -= first[n]
-					}
-					tr.rows = append(tr.rows, storage.SpanRow{Resource: sp.ResourceOf(int(row)), Span: &s})
-					tr.parents = append(tr.parents, up)
-				}
-				out = append(out, tr)
-			}
+			out = append(out, tracesOf(t, b)...)
 		}
 	}
 	return out
+}
+
+// block is what Block and Chosen are.
+type block interface {
+	First() ([]int32, error)
+	Len() int
+	Traces() ([]telemetry.TraceID, error)
+	Starts() ([]int64, error)
+	Durations() ([]int64, error)
+	Parents() ([]int32, error)
+	Column(key storage.SpanKey) (*storage.SpanColumn, error)
+	Spans(rows []int, cols storage.SpanColumns) (*storage.SpanBlock, error)
+}
+
+// tracesOf reads the traces of a block.
+func tracesOf(t require.TestingT, b block) (out []trace) {
+	first, err := b.First()
+	require.NoError(t, err)
+	parents, err := b.Parents()
+	require.NoError(t, err)
+	sp, err := b.Spans(all(b.Len()), storage.SpanAll)
+	require.NoError(t, err)
+	for n := range len(first) - 1 {
+		var tr trace
+		for row := first[n]; row < first[n+1]; row++ {
+			s := sp.Span(int(row))
+			up := parents[row]
+			if up >= 0 {
+				up -= first[n]
+			}
+			tr.rows = append(tr.rows, storage.SpanRow{Resource: sp.ResourceOf(int(row)), Span: &s})
+			tr.parents = append(tr.parents, up)
+		}
+		out = append(out, tr)
+	}
+	return out
+}
+
+// chosen compares some traces of a block with what they are. Nothing else was asked of the block.
+func chosen(t require.TestingT, s *columns.Segment, k int, of []trace, some ...int32) {
+	open := func() (*columns.Chosen, []storage.SpanRow, []trace) {
+		b, err := s.BlockIn(k, &columns.Memory{})
+		require.NoError(t, err)
+		c, err := b.Choose(some)
+		require.NoError(t, err)
+		var want []trace
+		for _, n := range some {
+			want = append(want, of[n])
+		}
+		return c, flat(want), want
+	}
+	c, rows, want := open()
+	require.Equal(t, len(rows), c.Len())
+	ids, err := c.Traces()
+	require.NoError(t, err)
+	starts, err := c.Starts()
+	require.NoError(t, err)
+	durs, err := c.Durations()
+	require.NoError(t, err)
+	for i, tr := range want {
+		require.Equal(t, tr.id(), ids[i])
+	}
+	for i, r := range rows {
+		require.Equal(t, r.Span.Start, starts[i])
+		require.Equal(t, r.Span.End-r.Span.Start, durs[i])
+	}
+	same(t, want, tracesOf(t, c))
+	c, rows, _ = open()
+	sameColumns(t, c, rows)
+	c, rows, _ = open()
+	last := len(rows) - 1
+	sp, err := c.Spans([]int{last, 0}, 0) // a few are looked for by themselves
+	require.NoError(t, err)
+	for i, r := range []storage.SpanRow{rows[last], rows[0]} {
+		require.Equal(t, r.Span.SpanID, sp.SpanID[i])
+		require.Equal(t, r.Span.ParentID, sp.ParentID[i])
+	}
 }
 
 // same compares traces span by span.
@@ -83,7 +142,7 @@ func keysOf() []storage.SpanKey {
 }
 
 // sameColumns compares each column of a block with what its spans say.
-func sameColumns(t require.TestingT, b *columns.Block, rows []storage.SpanRow) {
+func sameColumns(t require.TestingT, b block, rows []storage.SpanRow) {
 	for _, key := range keysOf() {
 		c, err := b.Column(key)
 		require.NoError(t, err)
@@ -204,6 +263,11 @@ func segment(t require.TestingT, s *columns.Segment, ts []trace) {
 			require.Equal(t, []int{k, i}, []int{block, n})
 		}
 		sameColumns(t, b, flat(mine))
+		last := int32(len(mine) - 1)
+		chosen(t, s, k, mine, last)
+		if last > 1 {
+			chosen(t, s, k, mine, 0, last/2, last)
+		}
 		at += len(mine)
 	}
 	block, n, err := s.Find(telemetry.TraceID{15: 99})

@@ -62,7 +62,7 @@ func (w *Writer) AddFrom(b *Block, trace int) error {
 		if parent >= 0 {
 			parent -= from
 		} else if parent == storage.LostParent {
-			if lost, err = p.lostID(c.up, row); err != nil {
+			if lost, err = p.lostID(row); err != nil {
 				return err
 			}
 		}

@@ -28,77 +28,75 @@ func (s *Segment) Prune(need []storage.Predicate) (uint64, error) {
 
 // Where returns the blocks that may hold a row that matches p, as bits.
 func (s *Segment) Where(p storage.Predicate) (uint64, error) {
-	r, err := s.rows(p)
+	t, err := s.Test(p)
 	if err != nil {
 		return 0, err
 	}
-	pages := r.pages
-	if r.tuples != nil && pages != 0 {
-		t, err := s.tuplesOf(spans)
-		if err != nil {
-			return 0, err
-		}
-		pages &= pagesWith(r.tuples, t.masks)
+	return t.Blocks(), nil
+}
+
+// Test returns what rows that match p pass.
+func (s *Segment) Test(p storage.Predicate) (*Test, error) {
+	t, err := s.test(p)
+	if err != nil || t.tuples == nil || t.pages == 0 {
+		return t, err
 	}
-	return s.ofPages(pages), nil
+	set, err := s.tuplesOf(spans)
+	if err != nil {
+		return nil, err
+	}
+	t.pages &= pagesWith(t.tuples, set.masks)
+	return t, nil
 }
 
-// some is what rows may match: those with one of the tuples (nil is any) that lie in one of the pages.
-type some struct {
-	pages  uint64
-	tuples []bool
-}
-
-func pagesWith(some []bool, masks []uint64) (pages uint64) {
+func pagesWith(some []uint8, masks []uint64) (pages uint64) {
 	for i, ok := range some {
-		if ok {
+		if ok != 0 {
 			pages |= masks[i]
 		}
 	}
 	return pages
 }
 
-// rows says which rows may match p: all that do, and maybe others.
-func (s *Segment) rows(p storage.Predicate) (some, error) {
-	all := some{pages: s.allPages()}
+func (s *Segment) test(p storage.Predicate) (*Test, error) {
+	all := &Test{s: s, pages: s.allPages()}
 	switch p := p.(type) {
 	case storage.And:
-		out := all
 		for _, q := range p {
-			r, err := s.rows(q)
+			t, err := s.test(q)
 			if err != nil {
-				return out, err
+				return nil, err
 			}
-			out = out.and(r)
+			all.and(t)
 		}
-		return out, nil
+		return all, nil
 	case storage.Or:
-		out := some{tuples: []bool{}}
+		ts := make([]*Test, 0, len(p))
 		for _, q := range p {
-			r, err := s.rows(q)
+			t, err := s.test(q)
 			if err != nil {
-				return out, err
+				return nil, err
 			}
-			out = out.or(r)
+			ts = append(ts, t)
 		}
-		return out, nil
+		return s.either(ts), nil
 	case storage.ResourceIn:
 		return s.byResource(func(r *telemetry.Resource) bool { return r != nil && slices.Contains(p, r.ID) })
 	case storage.TraceIn:
-		out := some{}
+		out := &Test{s: s}
 		for _, id := range p {
 			if id.IsZero() {
 				continue
 			}
 			pages, err := s.hashed(traceHash(id))
 			if err != nil {
-				return out, err
+				return nil, err
 			}
 			out.pages |= pages
 		}
 		return out, nil
 	case storage.DurationRange:
-		out := some{}
+		out := &Test{s: s, timed: true, lo: p.Min, hi: p.Max}
 		for i := range s.pages {
 			if x := &s.pages[i]; x.maxDur >= p.Min && x.minDur <= p.Max {
 				out.pages |= 1 << i
@@ -123,34 +121,6 @@ func (s *Segment) rows(p storage.Predicate) (some, error) {
 	}
 }
 
-func (a some) and(b some) some {
-	a.pages &= b.pages
-	if a.tuples == nil || b.tuples == nil {
-		if a.tuples == nil {
-			a.tuples = b.tuples
-		}
-		return a
-	}
-	out := make([]bool, len(a.tuples))
-	for i := range out {
-		out[i] = i < len(b.tuples) && a.tuples[i] && b.tuples[i]
-	}
-	return some{a.pages, out}
-}
-
-func (a some) or(b some) some {
-	a.pages |= b.pages
-	if a.tuples == nil || b.tuples == nil {
-		a.tuples = nil
-		return a
-	}
-	out := make([]bool, max(len(a.tuples), len(b.tuples)))
-	for i := range out {
-		out[i] = i < len(a.tuples) && a.tuples[i] || i < len(b.tuples) && b.tuples[i]
-	}
-	return some{a.pages, out}
-}
-
 // match is what values are wanted.
 type match struct {
 	accept func(telemetry.Value) bool
@@ -158,7 +128,7 @@ type match struct {
 	text   *string           // if not nil, the text of all of them
 }
 
-func (s *Segment) byField(p storage.FieldMatch) (some, error) {
+func (s *Segment) byField(p storage.FieldMatch) (*Test, error) {
 	m := match{accept: func(v telemetry.Value) bool { return p.M.Matches(v.Text()) }}
 	switch p.Field {
 	case storage.SpanName, storage.SpanStatusMessage:
@@ -170,13 +140,13 @@ func (s *Segment) byField(p storage.FieldMatch) (some, error) {
 	case storage.SpanStatus:
 		m.accept = func(v telemetry.Value) bool { return p.M.Matches(telemetry.StatusCode(v.Int()).String()) }
 	default:
-		return some{pages: s.allPages()}, nil
+		return &Test{s: s, pages: s.allPages()}, nil
 	}
 	return s.byValue(storage.Field(p.Field), m)
 }
 
 // byValue says which rows may have a value of a key that m takes.
-func (s *Segment) byValue(key storage.SpanKey, m match) (some, error) {
+func (s *Segment) byValue(key storage.SpanKey, m match) (*Test, error) {
 	if name, ok := keyOf(key); ok {
 		return s.byKey(name, m)
 	}
@@ -196,43 +166,44 @@ func (s *Segment) byValue(key storage.SpanKey, m match) (some, error) {
 			return s.byScope(key, m)
 		}
 	case storage.AnyScope:
-		out := some{tuples: []bool{}}
+		var ts []*Test
 		for _, scope := range []storage.AttrScope{storage.RecordScope, storage.InstrumentationScope, storage.ResourceScope} {
-			r, err := s.byValue(storage.SpanKey{Scope: scope, Name: key.Name}, m)
+			t, err := s.byValue(storage.SpanKey{Scope: scope, Name: key.Name}, m)
 			if err != nil {
-				return out, err
+				return nil, err
 			}
-			out = out.or(r)
+			ts = append(ts, t)
 		}
-		return out, nil
+		return s.either(ts), nil
 	default:
 	}
-	return some{pages: s.allPages()}, nil
+	return &Test{s: s, pages: s.allPages()}, nil
 }
 
 // byResource says which rows may have a resource that f takes.
-func (s *Segment) byResource(f func(*telemetry.Resource) bool) (some, error) {
+func (s *Segment) byResource(f func(*telemetry.Resource) bool) (*Test, error) {
 	res, err := s.Resources()
 	if err != nil {
-		return some{}, err
+		return nil, err
 	}
 	s.mu.Lock()
 	masks := s.masks
 	s.mu.Unlock()
-	out := some{}
+	out := &Test{s: s, res: make([]uint8, len(res))}
 	for i, r := range res {
 		if f(r) {
 			out.pages |= masks[i]
+			out.res[i] = 1
 		}
 	}
 	return out, nil
 }
 
 // byScope says which rows may have a scope with a value that m takes.
-func (s *Segment) byScope(key storage.SpanKey, m match) (some, error) {
+func (s *Segment) byScope(key storage.SpanKey, m match) (*Test, error) {
 	d, err := s.scopeValues(key)
 	if err != nil {
-		return some{}, err
+		return nil, err
 	}
 	accepted := make([]bool, len(d.dict))
 	for i, v := range d.dict {
@@ -245,24 +216,25 @@ func (s *Segment) byScope(key storage.SpanKey, m match) (some, error) {
 }
 
 // byKey says which rows may have a value of a key of the segment that m takes.
-func (s *Segment) byKey(name keyName, m match) (some, error) {
-	nothing := some{tuples: []bool{}}
+func (s *Segment) byKey(name keyName, m match) (*Test, error) {
 	k, ok := s.byName[name]
 	if name.filled() && m.accept(telemetry.String("")) {
-		return some{pages: s.allPages()}, nil
+		return &Test{s: s, pages: s.allPages()}, nil
 	}
 	if !ok {
-		return nothing, nil
+		return &Test{s: s}, nil
 	}
 	meta := &s.keys[k]
+	out := &Test{s: s, items: []*itemTest{{family: name.family(), key: k, match: m}}}
 	if meta.n > foldValues && meta.tupled == 0 && m.few() {
 		// What is looked for may be among many values: the filter knows without them.
 		pages, err := s.equal(meta, m)
-		return some{pages: pages & meta.columned}, err
+		out.pages = pages & meta.columned
+		return out, err
 	}
 	vals, err := s.values(k)
 	if err != nil {
-		return nothing, err
+		return nil, err
 	}
 	accepted := make([]bool, len(vals))
 	count := 0
@@ -272,40 +244,45 @@ func (s *Segment) byKey(name keyName, m match) (some, error) {
 		}
 	}
 	if count == 0 && meta.columned == 0 {
-		return nothing, nil
+		return &Test{s: s}, nil
 	}
 	t, err := s.tuplesOf(name.family())
 	if err != nil {
-		return nothing, err
+		return nil, err
 	}
 	l, err := s.lookup(k)
 	if err != nil {
-		return nothing, err
+		return nil, err
 	}
-	with := make([]bool, len(l)) // tuples that may match
-	in, outside := uint64(0), uint64(0)
+	with := make([]uint8, len(l)) // tuples that may match
+	outside := uint64(0)
 	for i, c := range l {
 		switch {
 		case c == absent:
 		case c == own:
-			with[i] = true
+			with[i] = 1
 			outside |= t.masks[i]
 		case accepted[c]:
-			with[i] = true
-			in |= t.masks[i]
+			with[i] = 1
+			out.pages |= t.masks[i]
 		}
 	}
 	if outside != 0 {
 		some, err := s.outside(k, m, vals, accepted, count)
 		if err != nil {
-			return nothing, err
+			return nil, err
 		}
-		in |= outside & some
+		out.pages |= outside & some
 	}
-	if name.family() != spans {
-		return some{pages: in}, nil
+	if name.family() == spans {
+		out.tuples = with
+	} else {
+		out.items[0].tuples = with
 	}
-	return some{pages: in, tuples: with}, nil
+	if meta.columned == 0 && name.family() == spans {
+		out.items = nil
+	}
+	return out, nil
 }
 
 // outside returns the pages whose column of a key may have a value that m takes.

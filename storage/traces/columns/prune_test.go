@@ -2,6 +2,7 @@ package columns_test
 
 import (
 	"math/bits"
+	"slices"
 	"testing"
 
 	"github.com/prometheus/prometheus/model/labels"
@@ -16,9 +17,9 @@ import (
 // predicate draws one about some rows, mostly one that some of them match.
 func predicate(t *rapid.T, rows []storage.SpanRow, depth int) storage.Predicate {
 	row := rapid.SampledFrom(rows).Draw(t, "row")
-	kinds := 7
+	kinds := 9
 	if depth > 0 {
-		kinds = 10
+		kinds = 12
 	}
 	some := func() (out []storage.Predicate) {
 		for range rapid.IntRange(0, 3).Draw(t, "operands") {
@@ -47,16 +48,23 @@ func predicate(t *rapid.T, rows []storage.SpanRow, depth int) storage.Predicate 
 		name := nameOf(t, row)
 		text := row.Span.Attrs.Text(name)
 		return storage.AttrMatch{Scope: scope.Draw(t, "scope"), M: matcher(t, kind.Draw(t, "match"), name, text)}
-	case 7:
-		return storage.And(some())
-	case 8:
-		return storage.Or(some())
 	case 9:
+		return storage.And(some())
+	case 10:
+		return storage.Or(some())
+	case 11:
 		return storage.Not{P: predicate(t, rows, depth-1)}
 	default:
 		key := rapid.SampledFrom(keysOf()).Draw(t, "key")
 		if key.Scope != storage.FieldScope {
 			key.Name = nameOf(t, row)
+		}
+		if n := len(row.Span.Attrs); n > 0 && rapid.Bool().Draw(t, "own") {
+			key = storage.SpanKey{Scope: storage.RecordScope, Name: row.Span.Attrs[rapid.IntRange(0, n-1).Draw(t, "attribute")].Key}
+		} else if n := len(row.Span.Events); n > 0 && rapid.Bool().Draw(t, "event") {
+			if as := row.Span.Events[n-1].Attrs; len(as) > 0 {
+				key = storage.SpanKey{Scope: storage.EventScope, Name: as[len(as)-1].Key}
+			}
 		}
 		var vs []telemetry.Value
 		key.Each(row.Resource, row.Span, func(v telemetry.Value) { vs = append(vs, v) })
@@ -92,6 +100,38 @@ func nameOf(t *rapid.T, row storage.SpanRow) string {
 	return rapid.SampledFrom(names).Draw(t, "name")
 }
 
+// sieves compares what passes the test of p with a look at each row.
+func sieves(t require.TestingT, s *columns.Segment, ts []trace, p storage.Predicate) (matching int) {
+	blocks, err := s.Where(p)
+	require.NoError(t, err)
+	test, err := s.Test(p)
+	require.NoError(t, err)
+	require.Equal(t, blocks, test.Blocks())
+	at := 0
+	for k := range s.Blocks() {
+		blk, err := s.BlockIn(k, &columns.Memory{})
+		require.NoError(t, err)
+		traces, err := blk.Sieve(test)
+		require.NoError(t, err)
+		for n := range s.BlockInfo(k).Traces {
+			b := &storage.SpanBlock{}
+			for _, r := range ts[at].rows {
+				b.Append(r.Resource, r.Span, storage.SpanAll)
+			}
+			at++
+			passes := traces != nil && traces[n/64]>>(n%64)&1 == 1
+			if slices.ContainsFunc(all(b.Len()), func(i int) bool { return b.Match(i, p) }) {
+				matching++
+				require.NotZero(t, blocks>>k&1, "block %d of %d has a row that matches %v", k, s.Blocks(), p)
+				require.True(t, passes, "trace %d of block %d has a row that matches %v", n, k, p)
+			} else if exact(p) {
+				require.False(t, passes, "trace %d of block %d has no row that matches %v", n, k, p)
+			}
+		}
+	}
+	return matching
+}
+
 // neverLoses compares what pruning leaves with a look at each row.
 func neverLoses(t *rapid.T, s *columns.Segment, ts []trace) {
 	rows := flat(ts)
@@ -101,21 +141,33 @@ func neverLoses(t *rapid.T, s *columns.Segment, ts []trace) {
 	need, err := s.Prune([]storage.Predicate{p, predicate(t, rows, 0)})
 	require.NoError(t, err)
 	require.Zero(t, need&^blocks)
-	at := 0
-	for k := range s.Blocks() {
-		b := &storage.SpanBlock{}
-		for range s.BlockInfo(k).Traces {
-			for _, r := range ts[at].rows {
-				b.Append(r.Resource, r.Span, storage.SpanAll)
-			}
-			at++
+	sieves(t, s, ts, p)
+}
+
+// exact says whether rows pass the test of p only if they match: each of these looks at all there is to know.
+func exact(p storage.Predicate) bool {
+	inexact := func(q storage.Predicate) bool { return !exact(q) }
+	switch p := p.(type) {
+	case storage.And:
+		return !slices.ContainsFunc(p, inexact)
+	case storage.Or:
+		return !slices.ContainsFunc(p, inexact)
+	case storage.DurationRange, storage.ResourceIn:
+		return true
+	case storage.AttrMatch:
+		return !p.M.Matches("") && p.Scope != storage.AnyScope
+	case storage.ValueMatch:
+		if p.Key.Scope == storage.AnyScope || p.Accept(telemetry.String("")) {
+			return false
 		}
-		for i := range b.Len() {
-			if b.Match(i, p) {
-				require.NotZero(t, blocks>>k&1, "block %d of %d has a row that matches %v", k, s.Blocks(), p)
-				break
-			}
+		switch p.Key.Field {
+		case storage.SpanParent, storage.SpanIDField, storage.EventTime, storage.LinkTrace, storage.LinkSpan:
+			return false
+		default:
+			return true
 		}
+	default:
+		return false
 	}
 }
 
@@ -132,6 +184,69 @@ func TestPruneNeverLoses(t *testing.T) {
 	require.NoError(t, err)
 	require.Greater(t, s.Blocks(), 20)
 	rapid.Check(t, func(r *rapid.T) { neverLoses(r, s, ts) })
+}
+
+// TestSieve looks for what stands in tuples, in columns of each form, in resources and in events, together and apart.
+func TestSieve(t *testing.T) {
+	ts := newShop().traces(4000)
+	for _, tr := range ts { // each event has a text of its own, so that these are in a column
+		for i := range tr.rows {
+			if sp := tr.rows[i].Span; i%9 == 0 {
+				sp.Events = append(sp.Events, telemetry.Event{Name: "log", Attrs: telemetry.Attrs{text("message", sp.SpanID.String())}}, telemetry.Event{Name: "log"})
+			}
+		}
+	}
+	s, err := open(t, write(t, columns.Layout{PageRows: 1024, SegmentRows: 1 << 20, FullRows: 1000}, ts)).Segment(0)
+	require.NoError(t, err)
+	require.Greater(t, s.Blocks(), 2)
+	server := ts[20].rows[0]
+	key := func(scope storage.AttrScope, name string) storage.SpanKey {
+		return storage.SpanKey{Scope: scope, Name: name}
+	}
+	is := func(k storage.SpanKey) storage.ValueMatch {
+		var v telemetry.Value
+		k.Each(server.Resource, server.Span, func(x telemetry.Value) {
+			if v.IsZero() {
+				v = x
+			}
+		})
+		return storage.ValueMatch{Key: k, Accept: func(x telemetry.Value) bool { return x == v }, Equal: []telemetry.Value{v}}
+	}
+	like := func(k storage.SpanKey) storage.ValueMatch { // without saying which values
+		m := is(k)
+		m.Equal = nil
+		return m
+	}
+	name, kind, pod := storage.Field(storage.SpanName), storage.Field(storage.SpanKindField), key(storage.ResourceScope, "k8s.pod.name")
+	user, port, message := key(storage.RecordScope, "user.id"), key(storage.RecordScope, "client.port"), key(storage.EventScope, "message")
+	agent := key(storage.RecordScope, "user_agent.original")
+	d := server.Span.End - server.Span.Start
+	tests := []struct {
+		name string
+		p    storage.Predicate
+	}{
+		{"tuples", is(name)},
+		{"tuples or tuples", storage.Or{is(name), is(agent)}},
+		{"tuples and tuples", storage.And{is(name), is(agent)}},
+		{"resources", is(pod)},
+		{"texts", is(user)},
+		{"texts that are not said", like(user)},
+		{"integers", is(port)},
+		{"integers in a range", storage.ValueMatch{Key: port, Accept: func(v telemetry.Value) bool { return v.Int() > 50_000 }}},
+		{"events", is(message)},
+		{"texts of events that are not said", like(message)},
+		{"durations", storage.And{storage.DurationRange{Min: 0, Max: d}, storage.DurationRange{Min: d - 10, Max: 1 << 60}}},
+		{"all at once", storage.And{is(name), is(pod), is(user), is(port), is(message), storage.DurationRange{Min: d, Max: d}}},
+		{"one or another", storage.And{storage.Or{is(pod), is(port)}, storage.Or{is(user), is(message), storage.DurationRange{Min: d, Max: d}}, is(kind)}},
+		{"resources or resources", storage.Or{is(pod), is(key(storage.ResourceScope, "k8s.node.name"))}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			n := sieves(t, s, ts, tt.p)
+			require.Positive(t, n)
+			require.Less(t, n, len(ts))
+		})
+	}
 }
 
 // TestPruneLeavesLittle looks for what is in few blocks.

@@ -18,7 +18,7 @@ func (b *Block) at(row int) *pageReader {
 
 // spanIDs returns the IDs of rows and of their parents.
 func (b *Block) spanIDs(rows []int) (ids, parents []telemetry.SpanID, err error) {
-	up, err := b.Parents()
+	up, err := b.parentRows(rows)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -39,11 +39,11 @@ func (b *Block) spanIDs(rows []int) (ids, parents []telemetry.SpanID, err error)
 		if ids[i], err = id(row); err != nil {
 			return nil, nil, err
 		}
-		switch parent := up[row]; {
+		switch parent := up[i]; {
 		case parent >= 0:
 			parents[i], err = id(int(parent))
 		case parent == storage.LostParent:
-			parents[i], err = b.at(row).lostID(up, row)
+			parents[i], err = b.at(row).lostID(row)
 		}
 		if err != nil {
 			return nil, nil, err
@@ -52,16 +52,56 @@ func (b *Block) spanIDs(rows []int) (ids, parents []telemetry.SpanID, err error)
 	return ids, parents, nil
 }
 
+// parentRows returns the parent of each of some rows: from those of all rows, if the rows are many.
+func (b *Block) parentRows(rows []int) ([]int32, error) {
+	out := make([]int32, len(rows))
+	if b.up != nil || len(rows) > b.info.Rows/4 {
+		up, err := b.Parents()
+		if err != nil {
+			return nil, err
+		}
+		for i, row := range rows {
+			out[i] = up[row]
+		}
+		return out, nil
+	}
+	first, err := b.First()
+	if err != nil {
+		return nil, err
+	}
+	var up, chain []int32
+	from, to := 0, 0 // the trace that up is about
+	for i, row := range rows {
+		if row < from || row >= to {
+			t := sort.Search(len(first), func(t int) bool { return int(first[t]) > row }) - 1
+			from, to = int(first[t]), int(first[t+1])
+			if cap(up) < to-from {
+				up = make([]int32, to-from)
+			}
+			up = up[:to-from]
+			if chain, err = b.parentsOf(int32(from), up, chain); err != nil {
+				return nil, err
+			}
+		}
+		out[i] = up[row-from]
+	}
+	return out, nil
+}
+
 // lostID returns the ID of the parent of a row that has lost it.
-func (p *pageReader) lostID(up []int32, row int) (id telemetry.SpanID, err error) {
+func (p *pageReader) lostID(row int) (id telemetry.SpanID, err error) {
 	if p.gone == nil {
+		v, err := p.view(codesOfParents)
+		if err != nil {
+			return id, err
+		}
 		gone, err := p.piece("lost parents", p.lost)
 		if err != nil {
 			return id, err
 		}
 		p.lostAt = p.lostAt[:0]
-		for i, parent := range up[p.base : p.base+p.info.Rows] {
-			if parent == storage.LostParent {
+		for i := range v.Len() {
+			if v.At(i) == parentLost {
 				p.lostAt = append(p.lostAt, p.base+i)
 			}
 		}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"math/bits"
 	"slices"
 )
 
@@ -232,6 +233,20 @@ func (v *View) mark8(some []uint8, set []uint64) bool {
 		}
 		set[w] = x
 		all |= x
+	}
+	return all != 0
+}
+
+// Keep leaves in set, as Mark makes it, the places of the codes for which some says 1, and says whether there are any.
+func (v *View) Keep(some []uint8, set []uint64) (any bool) {
+	all := uint64(0)
+	for w, x := range set {
+		for ; x != 0; x &= x - 1 {
+			if i := bits.TrailingZeros64(x); some[v.At(w<<6+i)] == 0 {
+				set[w] &^= 1 << i
+			}
+		}
+		all |= set[w]
 	}
 	return all != 0
 }
