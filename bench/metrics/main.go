@@ -22,30 +22,25 @@ func main() { os.Exit(harness.Main("metrics", run)) }
 
 // options are the flags.
 type options struct {
-	binaries map[string]string
-	config   string // of braid
-	wide     load
-	churn    bool
-	reads    bool
-	dir      string
+	*harness.Course
+
+	wide  load
+	churn bool
 }
 
 func run(ctx context.Context, args []string, out io.Writer) error {
-	o := options{binaries: make(map[string]string)}
 	flags := flag.NewFlagSet("metrics", flag.ContinueOnError)
-	own := flags.String("braid", os.Getenv("BRAID"), "the `path` of a braid; built from this tree when empty")
-	prom := flags.String("prometheus", os.Getenv("PROMETHEUS"), "the `path` of a prometheus; none when empty")
-	vm := flags.String("victoriametrics", os.Getenv("VICTORIAMETRICS"), "the `path` of a victoria-metrics; none when empty")
+	o := options{Course: harness.NewCourse("metrics", flags,
+		harness.Peer{Name: braid, Variable: "BRAID"}, harness.Peer{Name: prometheus, Variable: "PROMETHEUS"},
+		harness.Peer{Name: victoriaMetrics, Variable: "VICTORIAMETRICS"},
+	)}
 	flags.IntVar(&o.wide.pods, "pods", 256, "pods at a time, 133 series each")
 	flags.DurationVar(&o.wide.duration, "duration", 30*time.Minute, "how much time the samples span, one every 15s")
 	flags.IntVar(&o.wide.batch, "batch", 5000, "series of a request")
 	flags.IntVar(&o.wide.senders, "senders", 4, "requests under way at once")
 	flags.Uint64Var(&o.wide.seed, "seed", 1, "another one makes other pods")
 	flags.BoolVar(&o.churn, "churn", true, "measure a run with ten generations of pods, a fifth as many at a time")
-	flags.BoolVar(&o.reads, "queries", true, "measure queries")
 	full := flags.Bool("full", false, "768 pods over two hours: 102,144 series, 49 million samples")
-	flags.StringVar(&o.config, "config", "storage:\n  flush_interval: 1m\n", "more configuration of braid, as `YAML`")
-	flags.StringVar(&o.dir, "dir", "", "the `folder` for data; a temporary one when empty")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -56,39 +51,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		return errors.New("the load is too small: at least one pod, one sender, 150s, and requests of a pod's series")
 	}
 	o.wide.generations = 1
-	dir, err := os.MkdirTemp(o.dir, "braid-bench-metrics-")
-	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(dir)
-	o.dir = dir
-	o.binaries = map[string]string{braid: *own, prometheus: *prom, victoriaMetrics: *vm}
-	if *own == "" {
-		if o.binaries[braid], err = harness.Build(ctx, dir); err != nil {
-			return err
-		}
-	}
 	o.wide.end = time.Now().Truncate(interval)
-	return o.compare(ctx, out)
-}
-
-// figures are what one server took for one load.
-type figures struct {
-	cpu     time.Duration
-	wall    time.Duration
-	rss     int64
-	disk    size
-	queries []harness.Cost
-}
-
-// compare runs everything and prints it.
-func (o *options) compare(ctx context.Context, out io.Writer) error {
-	var names []string
-	for _, n := range []string{braid, prometheus, victoriaMetrics} {
-		if o.binaries[n] != "" {
-			names = append(names, n)
-		}
-	}
 	loads := []load{o.wide}
 	if o.churn {
 		churn := o.wide
@@ -97,12 +60,12 @@ func (o *options) compare(ctx context.Context, out io.Writer) error {
 	}
 	for i, l := range loads {
 		results := make(map[string]figures)
-		for _, n := range names {
-			f, err := o.one(ctx, n, l, o.reads && i == 0)
-			if err != nil {
-				return fmt.Errorf("%s: %w", n, err)
-			}
-			results[n] = f
+		names, err := o.Run(ctx, func(ctx context.Context, name, binary, dir string) (err error) {
+			results[name], err = o.one(ctx, name, binary, dir, l, i == 0)
+			return err
+		})
+		if err != nil {
+			return err
 		}
 		if err := printLoad(out, names, l, results); err != nil {
 			return err
@@ -111,34 +74,29 @@ func (o *options) compare(ctx context.Context, out io.Writer) error {
 	return nil
 }
 
-// one runs one load on one server.
-func (o *options) one(ctx context.Context, name string, l load, reads bool) (f figures, err error) {
-	dir, err := os.MkdirTemp(o.dir, name+"-")
+// figures are what one server took for one load.
+type figures struct {
+	harness.Written
+
+	size    size
+	queries []harness.Cost
+}
+
+// one runs one load on one server; questions are asked of the first.
+func (o *options) one(ctx context.Context, name, binary, dir string, l load, first bool) (f figures, err error) {
+	t, err := start(ctx, name, binary, dir, o.Config)
 	if err != nil {
 		return f, err
 	}
-	t, err := start(ctx, name, o.binaries[name], dir, o.config)
+	defer t.s.Kill()
+	f.Written, err = t.s.Write(ctx, func() error { return l.send(ctx, t.http, t.url("/api/v1/write")) }, t.settle, func(ctx context.Context) (int64, error) {
+		f.size, err = t.disk(ctx)
+		return f.size.samples + f.size.index, err
+	})
 	if err != nil {
 		return f, err
 	}
-	defer func() { // what was written is of no use any more
-		t.s.Kill()
-		err = errors.Join(err, os.RemoveAll(dir))
-	}()
-	began := time.Now()
-	if err := l.send(ctx, t.http, t.url("/api/v1/write")); err != nil {
-		return f, fmt.Errorf("%w\n%s", err, t.s.Log())
-	}
-	f.wall = time.Since(began)
-	if err := t.settle(ctx); err != nil {
-		return f, err
-	}
-	u, err := t.s.Usage()
-	if err != nil {
-		return f, err
-	}
-	f.cpu, f.rss = u.CPU, u.PeakRSS
-	if reads {
+	if o.Reads && first {
 		for _, q := range queries() {
 			c := harness.Cost{}
 			if l.duration >= q.least {
@@ -147,8 +105,11 @@ func (o *options) one(ctx context.Context, name string, l load, reads bool) (f f
 			f.queries = append(f.queries, c)
 		}
 	}
-	f.disk, err = t.disk(ctx)
-	return f, err
+	if o.Keep && first && name == braid {
+		fmt.Fprintf(os.Stderr, "braid answers at http://%s, process %d, end %d\n", t.s.HTTP, t.s.PID(), l.end.Unix())
+		<-ctx.Done()
+	}
+	return f, nil
 }
 
 // printLoad prints the table of one load.
@@ -156,13 +117,13 @@ func printLoad(out io.Writer, names []string, l load, results map[string]figures
 	fmt.Fprintf(out, "\n%s\n\n", l.name())
 	w := harness.NewTable(out, names, results)
 	samples, series := float64(l.samples()), float64(l.series())
-	w.Row("CPU s per million samples", "%.2f", func(f figures) float64 { return f.cpu.Seconds() / samples * 1e6 })
-	w.Row("samples/s, beside the sender", "%.0f", func(f figures) float64 { return samples / f.wall.Seconds() })
-	w.Row("bytes/sample, samples", "%.2f", func(f figures) float64 { return float64(f.disk.samples) / samples })
-	w.Row("bytes/series, index", "%.0f", func(f figures) float64 { return float64(f.disk.index) / series })
-	w.Row("bytes/sample in all", "%.2f", func(f figures) float64 { return float64(f.disk.samples+f.disk.index) / samples })
-	w.Row("peak RSS, MiB", "%.0f", func(f figures) float64 { return float64(f.rss >> 20) })
-	w.Row("peak RSS, bytes per active series", "%.0f", func(f figures) float64 { return float64(f.rss) / float64(l.pods*seriesOfPod) })
+	w.Row("CPU s per million samples", "%.2f", func(f figures) float64 { return f.CPU.Seconds() / samples * 1e6 })
+	w.Row("samples/s, beside the sender", "%.0f", func(f figures) float64 { return samples / f.Wall.Seconds() })
+	w.Row("bytes/sample, samples", "%.2f", func(f figures) float64 { return float64(f.size.samples) / samples })
+	w.Row("bytes/series, index", "%.0f", func(f figures) float64 { return float64(f.size.index) / series })
+	w.Row("bytes/sample in all", "%.2f", func(f figures) float64 { return float64(f.Disk) / samples })
+	w.Row("peak RSS, MiB", "%.0f", func(f figures) float64 { return float64(f.PeakRSS >> 20) })
+	w.Row("peak RSS, bytes per active series", "%.0f", func(f figures) float64 { return float64(f.PeakRSS) / float64(l.pods*seriesOfPod) })
 	for i, q := range queries() {
 		if len(results[braid].queries) == 0 || l.duration < q.least {
 			continue

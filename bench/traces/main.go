@@ -20,33 +20,25 @@ func main() { os.Exit(harness.Main("traces", run)) }
 
 // options are the flags.
 type options struct {
-	binaries map[string]string
-	config   string // of braid
-	load     load
-	reads    bool
-	checks   bool
-	dir      string
-	keep     bool
+	*harness.Course
+
+	load   load
+	checks bool
 }
 
 func run(ctx context.Context, args []string, out io.Writer) error {
-	o := options{}
 	flags := flag.NewFlagSet("traces", flag.ContinueOnError)
-	own := flags.String("braid", os.Getenv("BRAID"), "the `path` of a braid; built from this tree when empty")
-	tp := flags.String("tempo", os.Getenv("TEMPO"), "the `path` of a tempo; none when empty")
-	jg := flags.String("jaeger", os.Getenv("JAEGER"), "the `path` of a jaeger; none when empty")
-	vt := flags.String("victoriatraces", os.Getenv("VICTORIATRACES"), "the `path` of a victoria-traces; none when empty")
+	o := options{Course: harness.NewCourse("traces", flags,
+		harness.Peer{Name: braid, Variable: "BRAID"}, harness.Peer{Name: tempo, Variable: "TEMPO"},
+		harness.Peer{Name: jaeger, Variable: "JAEGER"}, harness.Peer{Name: victoriaTraces, Variable: "VICTORIATRACES"},
+	)}
 	flags.IntVar(&o.load.traces, "n", 22_000, "traces, of about 23 spans each")
 	flags.DurationVar(&o.load.duration, "duration", time.Hour, "how much time the traces span")
 	flags.IntVar(&o.load.request, "request", 1000, "spans of a request")
 	flags.IntVar(&o.load.senders, "senders", 4, "requests under way at once")
 	flags.Uint64Var(&o.load.seed, "seed", 1, "another one makes other traces")
-	flags.BoolVar(&o.reads, "queries", true, "measure queries")
 	flags.BoolVar(&o.checks, "check", true, "compare what braid answers with what was sent")
 	full := flags.Bool("full", false, "2 million spans in 88,024 traces")
-	flags.StringVar(&o.config, "config", "storage:\n  flush_interval: 1m\n", "more configuration of braid, as `YAML`")
-	flags.StringVar(&o.dir, "dir", "", "the `folder` for data; a temporary one when empty")
-	flags.BoolVar(&o.keep, "wait", false, "leave braid running after the queries, until interrupted")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -57,90 +49,47 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		return errors.New("the load is too small: at least one trace, one sender, a minute")
 	}
 	o.load.end = time.Now().Truncate(time.Second)
-	dir, err := os.MkdirTemp(o.dir, "braid-bench-traces-")
+	results := make(map[string]figures)
+	names, err := o.Run(ctx, func(ctx context.Context, name, binary, dir string) (err error) {
+		results[name], err = o.one(ctx, name, binary, dir)
+		return err
+	})
 	if err != nil {
 		return err
-	}
-	defer os.RemoveAll(dir)
-	o.dir = dir
-	o.binaries = map[string]string{braid: *own, tempo: *tp, jaeger: *jg, victoriaTraces: *vt}
-	if *own == "" {
-		if o.binaries[braid], err = harness.Build(ctx, dir); err != nil {
-			return err
-		}
-	}
-	return o.compare(ctx, out)
-}
-
-// figures are what one server took.
-type figures struct {
-	acked, cpu time.Duration // until the last answer, and until it was calm again
-	wall       time.Duration
-	rss        int64
-	after      int64 // peak after the questions
-	disk       int64
-	sent       sent
-	answers    []harness.Cost
-}
-
-// compare runs everything and prints it.
-func (o *options) compare(ctx context.Context, out io.Writer) error {
-	var names []string
-	results := make(map[string]figures)
-	for _, n := range []string{braid, tempo, jaeger, victoriaTraces} {
-		if o.binaries[n] == "" {
-			continue
-		}
-		f, err := o.one(ctx, n)
-		if err != nil {
-			return fmt.Errorf("%s: %w", n, err)
-		}
-		names = append(names, n)
-		results[n] = f
 	}
 	return o.print(out, names, results)
 }
 
+// figures are what one server took.
+type figures struct {
+	harness.Written
+
+	after   int64 // peak after the questions
+	sent    sent
+	answers []harness.Cost
+}
+
 // one runs the load on one server.
-func (o *options) one(ctx context.Context, name string) (f figures, err error) {
-	dir, err := os.MkdirTemp(o.dir, name+"-")
+func (o *options) one(ctx context.Context, name, binary, dir string) (f figures, err error) {
+	t, err := start(ctx, name, binary, dir, o.Config)
 	if err != nil {
 		return f, err
 	}
-	t, err := start(ctx, name, o.binaries[name], dir, o.config)
+	defer t.s.Kill()
+	f.Written, err = t.s.Write(ctx, func() error {
+		f.sent, err = o.load.send(ctx, t.http, t.otlp)
+		return err
+	}, t.settle, t.disk)
 	if err != nil {
 		return f, err
 	}
-	defer func() { // what was written is of no use any more
-		t.s.Kill()
-		err = errors.Join(err, os.RemoveAll(dir))
-	}()
-	began := time.Now()
-	if f.sent, err = o.load.send(ctx, t.http, t.otlp); err != nil {
-		return f, fmt.Errorf("%w\n%s", err, t.s.Log())
-	}
-	f.wall = time.Since(began)
-	u, err := t.s.Usage()
-	if err != nil {
-		return f, err
-	}
-	f.acked = u.CPU
-	if err := t.settle(ctx); err != nil {
-		return f, err
-	}
-	if u, err = t.s.Usage(); err != nil {
-		return f, err
-	}
-	f.cpu, f.rss = u.CPU, u.PeakRSS
-	if f.disk, err = t.disk(ctx); err != nil {
-		return f, err
-	}
-	if o.reads {
+	if o.Reads {
 		for _, q := range questions() {
 			f.answers = append(f.answers, q.measure(ctx, t, &o.load, f.sent))
 		}
 	}
-	if u, err = t.s.Usage(); err != nil {
+	u, err := t.s.Usage()
+	if err != nil {
 		return f, err
 	}
 	f.after = u.PeakRSS
@@ -152,7 +101,7 @@ func (o *options) one(ctx context.Context, name string) (f figures, err error) {
 			return f, err
 		}
 	}
-	if o.keep {
+	if o.Keep {
 		fmt.Fprintf(os.Stderr, "braid answers at http://%s, process %d, trace %x, end %d\n", t.s.HTTP, t.s.PID(), f.sent.ids[0], o.load.end.Unix())
 		<-ctx.Done()
 	}
@@ -168,12 +117,12 @@ func (o *options) print(out io.Writer, names []string, results map[string]figure
 	}
 	w := harness.NewTable(out, names, results)
 	million := float64(s.spans) / 1e6
-	w.Row("CPU s per million spans, to the last ack", "%.1f", func(f figures) float64 { return f.acked.Seconds() / million })
-	w.Row("CPU s per million spans, settled", "%.1f", func(f figures) float64 { return f.cpu.Seconds() / million })
-	w.Row("spans/s, beside the sender", "%.0f", func(f figures) float64 { return float64(s.spans) / f.wall.Seconds() })
-	w.Row("peak RSS while writing, MB", "%.0f", func(f figures) float64 { return float64(f.rss) / 1e6 })
+	w.Row("CPU s per million spans, to the last ack", "%.1f", func(f figures) float64 { return f.Acked.Seconds() / million })
+	w.Row("CPU s per million spans, settled", "%.1f", func(f figures) float64 { return f.CPU.Seconds() / million })
+	w.Row("spans/s, beside the sender", "%.0f", func(f figures) float64 { return float64(s.spans) / f.Wall.Seconds() })
+	w.Row("peak RSS while writing, MB", "%.0f", func(f figures) float64 { return float64(f.PeakRSS) / 1e6 })
 	w.Row("peak RSS with the questions, MB", "%.0f", func(f figures) float64 { return float64(f.after) / 1e6 })
-	w.Row("bytes on disk a span", "%.1f", func(f figures) float64 { return float64(f.disk) / float64(s.spans) })
+	w.Row("bytes on disk a span", "%.1f", func(f figures) float64 { return float64(f.Disk) / float64(s.spans) })
 	var wrong []error
 	for i, q := range questions() {
 		if len(results[braid].answers) == 0 {
