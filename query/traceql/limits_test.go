@@ -170,13 +170,20 @@ func (v *bounded) Traces(ctx context.Context, q storage.TraceQuery) iter.Seq2[st
 	}
 }
 
-// Quantiles of many values are within 1 % of the exact ones.
+// Quantiles of many values are within 1 % of the exact ones, those of few values beside them are exact.
 func TestQuantilesOfManyValues(t *testing.T) {
 	b := storage.NewTraceRows(0)
 	const n = 20_000
+	name := func(i int) string {
+		if i < n-400 {
+			return "many" + strconv.Itoa(i%3)
+		}
+		return "few" + strconv.Itoa(i%2)
+	}
 	for i := range n {
 		b.Add([]storage.SpanRow{{Resource: telemetry.NewResource("", nil), Span: &telemetry.Span{
 			TraceID: telemetry.TraceID{14: byte(i >> 8), 15: byte(i), 13: 1}, SpanID: telemetry.SpanID{7: 1}, Start: base.UnixNano() + 1, End: base.UnixNano() + 1 + int64(i)*1e6,
+			Name:  name(i),
 			Attrs: telemetry.Attrs{{Key: "v", Value: telemetry.Double(float64(i-n/2) / 7)}},
 		}}})
 	}
@@ -192,6 +199,25 @@ func TestQuantilesOfManyValues(t *testing.T) {
 			res, err := eng.Metrics(t.Context(), v, traceql.MetricsQuery{Tenant: telemetry.DefaultTenant, Query: q, Start: base.UnixNano(), End: base.UnixNano() + 1e9})
 			require.NoError(t, err)
 			require.InDelta(t, want, res.Series[0].Points[0].Value, 0.005*max(want, -want)+1e-3, "%s of %s", text, p)
+			q, err = traceql.Parse("{} | quantile_over_time(" + text + ", " + strconv.FormatFloat(p, 'f', -1, 64) + ") by(name)")
+			require.NoError(t, err)
+			res, err = eng.Metrics(t.Context(), v, traceql.MetricsQuery{Tenant: telemetry.DefaultTenant, Query: q, Start: base.UnixNano(), End: base.UnixNano() + 1e9})
+			require.NoError(t, err)
+			require.Len(t, res.Series, 5)
+			for i, s := range res.Series[:2] {
+				few := n - 400 + float64(i) + p*398
+				if want = few / 1e3; text == "span.v" {
+					want = (few - n/2) / 7
+				}
+				require.InDelta(t, want, s.Points[0].Value, 1e-6)
+			}
+			want = p * (n - 401) / 1e3
+			if text == "span.v" {
+				want = (p*(n-401) - n/2) / 7
+			}
+			for _, s := range res.Series[2:] {
+				require.InDelta(t, want, s.Points[0].Value, 0.005*max(want, -want)+1, "%s of %s", text, p)
+			}
 		}
 	}
 }

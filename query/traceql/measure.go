@@ -49,6 +49,7 @@ type accumulator struct {
 	// seconds says that the values are durations, as some were.
 	seconds bool
 	tallies tally
+	spare   spare
 }
 
 // accumulated is what is known of one group, by point.
@@ -207,7 +208,7 @@ func (a *accumulator) add(s *accumulated, point int, v, weight float64) error {
 		}
 		s.counts[point] += weight
 	case syntax.QuantileOverTime:
-		return a.hold(s.sketches[point].add(v, uint32(math.Round(weight))))
+		return a.hold(s.sketches[point].add(v, uint32(math.Round(weight)), &a.spare))
 	case syntax.HistogramOverTime:
 		of := &s.buckets[bucketOf(v)+1]
 		if *of == nil {

@@ -27,10 +27,16 @@ type buckets struct {
 	counts []uint32
 }
 
+// spare is memory for values that sketches do not need any more.
+type spare [][]float64
+
 // add adds a value n times, and returns by how many cells of memory the sketch grew.
-func (s *sketch) add(v float64, n uint32) int {
+func (s *sketch) add(v float64, n uint32, m *spare) int {
 	if s.many {
 		return s.count(v, n)
+	}
+	if last := len(*m) - 1; s.values == nil && last >= 0 {
+		s.values, *m = (*m)[last], (*m)[:last]
 	}
 	before := cap(s.values)
 	if len(s.values)+int(n) <= exactValues {
@@ -40,8 +46,12 @@ func (s *sketch) add(v float64, n uint32) int {
 		return cap(s.values) - before
 	}
 	grown := s.count(v, n) - before
-	for _, v := range s.values {
-		grown += s.count(v, 1)
+	if before > 0 {
+		grown += s.count(slices.Min(s.values), 0) + s.count(slices.Max(s.values), 0)
+		for _, v := range s.values {
+			grown += s.count(v, 1)
+		}
+		*m = append(*m, s.values[:0])
 	}
 	s.values, s.many = nil, true
 	return grown
@@ -63,19 +73,25 @@ func (s *sketch) count(v float64, n uint32) int {
 
 func (h *buckets) add(b int, n uint32) int {
 	more := 0
-	switch {
-	case h.counts == nil:
-		h.low, h.counts, more = b, make([]uint32, 1), 1
-	case b < h.low:
-		more = h.low - b
-		h.counts = slices.Concat(make([]uint32, more), h.counts)
-		h.low = b
-	case b-h.low >= len(h.counts):
-		more = b - h.low - len(h.counts) + 1
-		h.counts = append(h.counts, make([]uint32, more)...)
+	if b < h.low || b >= h.low+len(h.counts) {
+		more = h.cover(b)
 	}
 	h.counts[b-h.low] += min(n, math.MaxUint32-h.counts[b-h.low])
-	return (more + 1) / 2
+	return more
+}
+
+// cover makes room for a bucket and those of all values between the same powers of two. It returns how many cells that takes.
+func (h *buckets) cover(b int) int {
+	lo := b &^ (1<<mantissa - 1)
+	hi := lo + 1<<mantissa
+	if h.counts != nil {
+		lo, hi = min(lo, h.low), max(hi, h.low+len(h.counts))
+	}
+	counts := make([]uint32, hi-lo)
+	copy(counts[max(h.low-lo, 0):], h.counts)
+	more := len(counts) - len(h.counts)
+	h.low, h.counts = lo, counts
+	return more / 2
 }
 
 // middle returns the value that stands for a bucket.
