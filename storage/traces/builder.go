@@ -55,8 +55,8 @@ func (t *Tenant) Days() []int64 {
 			days[first], days[last] = true, true // both have one
 			continue
 		}
-		for k := range e.spans {
-			days[dayOf(e.spans[k].Start)] = true
+		for _, r := range t.rows[e.base : e.base+e.rows] {
+			days[dayOf(r.start)] = true
 		}
 	}
 	out := make([]int64, 0, len(days))
@@ -140,8 +140,7 @@ func (b *Builder) flush(w *columns.Writer) error {
 		rows = b.head.chain(rows, tr.last)
 		kept := rows[:f.from]
 		for _, row := range rows[f.from:] {
-			e := b.head.at(row)
-			if at := e.spans[row-e.base].Start; at >= b.from && at <= b.to {
+			if at := b.head.rows[row].start; at >= b.from && at <= b.to {
 				f.start = min(f.start, at)
 				b.count(1, at, at)
 				kept = append(kept, row)
@@ -155,16 +154,19 @@ func (b *Builder) flush(w *columns.Writer) error {
 	slices.SortFunc(traces, func(x, y flushed) int { return cmp.Or(cmp.Compare(x.start, y.start), bytes.Compare(x.id[:], y.id[:])) })
 	var (
 		settler storage.Settler
+		all     []telemetry.Span
+		as      telemetry.Attrs
 		spans   []storage.SpanRow
 	)
 	for i, f := range traces {
 		if i%256 == 0 && b.ctx.Err() != nil {
 			return b.ctx.Err()
 		}
-		spans = spans[:0]
-		for _, row := range rows[f.from:f.to] {
-			e := b.head.at(row)
-			spans = append(spans, storage.SpanRow{Resource: e.res, Span: &e.spans[row-e.base]})
+		n := int(f.to - f.from)
+		spans, as, all = spans[:0], as[:0], slices.Grow(all[:0], n)[:n]
+		for k, row := range rows[f.from:f.to] {
+			as = b.head.unpack(row, &all[k], as)
+			spans = append(spans, storage.SpanRow{Resource: b.head.at(row).res, Span: &all[k]})
 		}
 		if err := w.Add(spans, settler.Settle(spans)); err != nil {
 			return err

@@ -8,15 +8,18 @@ import (
 
 	"github.com/braidobs/braid/internal/telemetry"
 	"github.com/braidobs/braid/storage"
+	"github.com/braidobs/braid/storage/traces/packed"
 )
 
 // Head is the spans of all tenants that are not in parts yet, in the order of their arrival. It is safe
 // for concurrent use; a Snapshot of it never changes.
 //
-// A span costs twelve bytes here beside itself, a trace about a hundred.
+// A span of some ten attributes takes about 200 bytes here, a trace about a hundred, whatever else the memory of the batch
+// that brought them holds.
 type Head struct {
 	mu      sync.RWMutex // guards all below
 	tenants map[telemetry.Tenant]*tenantHead
+	packed  packed.Spans
 	batches int
 	bytes   int64
 	records int64
@@ -31,8 +34,10 @@ type tenantHead struct {
 	traces  []headTrace
 }
 
-// headRow is where a span belongs.
+// headRow is where a span lies, and where it belongs.
 type headRow struct {
+	start int64
+	at    packed.Place
 	prev  int32 // row of the same trace before it, -1 for none
 	entry int32
 	trace int32
@@ -67,25 +72,31 @@ func (t *HeldTrace) Len() int { return int(t.rows) }
 // Of returns the snapshot, and the number of the trace in it, as Tenant.Matching has it.
 func (t *HeldTrace) Of() (*Tenant, int) { return t.of, int(t.n) }
 
-// Each calls f for the spans that start from lo to hi and that masks do not cover, in the order of arrival.
+// Each calls f for the spans that start from lo to hi and that masks do not cover, in the order of arrival. F may keep them.
 func (t *HeldTrace) Each(lo, hi int64, masks []Mask, f func(*telemetry.Resource, *telemetry.Span)) {
-	for _, row := range t.of.chain(nil, t.last) {
-		e := t.of.at(row)
-		s := &e.spans[row-e.base]
-		if s.Start >= lo && s.Start <= hi && (len(masks) == 0 || !Covered(since(masks, e.pos), s.TraceID, s.Start)) {
-			f(e.res, s)
+	rows := t.of.chain(nil, t.last)
+	spans := make([]telemetry.Span, 0, len(rows))
+	as := make(telemetry.Attrs, 0, 10*len(rows))
+	for _, row := range rows {
+		r, e := &t.of.rows[row], t.of.at(row)
+		if r.start < lo || r.start > hi || len(masks) > 0 && Covered(since(masks, e.pos), t.id, r.start) {
+			continue
 		}
+		spans = append(spans, telemetry.Span{})
+		s := &spans[len(spans)-1]
+		as = t.of.unpack(row, s, as)
+		f(e.res, s)
 	}
 }
 
 // entry is what one batch brought.
 type entry struct {
-	batch  int // its number
-	base   int32
+	batch  int   // its number
+	base   int32 // its first row
+	rows   int32
 	pos    storage.Position
 	res    *telemetry.Resource
-	spans  []telemetry.Span
-	lo, hi int64
+	lo, hi int64 // smallest and largest start
 }
 
 // NewHead returns an empty head.
@@ -93,22 +104,15 @@ func NewHead() *Head { return &Head{tenants: make(map[telemetry.Tenant]*tenantHe
 
 // What a span, a trace and a batch take beside their own.
 const (
-	rowBytes   = 12
+	rowBytes   = 32
 	traceBytes = 120
-	entryBytes = 120
+	entryBytes = 64
 )
 
-// Append adds the spans of b, which it keeps. It is for one caller at a time.
+// Append adds the spans of b, of which it keeps nothing. It is for one caller at a time.
 func (h *Head) Append(pos storage.Position, b *telemetry.Batch) {
 	if len(b.Spans) == 0 {
 		return
-	}
-	size := int64(entryBytes)
-	e := entry{pos: pos, res: b.Resource, spans: b.Spans, lo: math.MaxInt64, hi: math.MinInt64}
-	for i := range b.Spans {
-		s := &b.Spans[i]
-		e.lo, e.hi = min(e.lo, s.Start), max(e.hi, s.Start)
-		size += int64(s.Size()) + rowBytes
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -117,8 +121,11 @@ func (h *Head) Append(pos storage.Position, b *telemetry.Batch) {
 		t = &tenantHead{index: make(map[telemetry.TraceID]int32)}
 		h.tenants[b.Tenant] = t
 	}
-	before := len(t.traces)
-	e.batch, e.base = h.batches, int32(len(t.rows))
+	before, held := len(t.traces), h.packed.Size()
+	e := entry{
+		batch: h.batches, base: int32(len(t.rows)), rows: int32(len(b.Spans)), pos: pos, res: h.packed.Resource(b.Resource),
+		lo: math.MaxInt64, hi: math.MinInt64,
+	}
 	last := int32(-1) // trace
 	for i := range b.Spans {
 		s := &b.Spans[i]
@@ -126,14 +133,16 @@ func (h *Head) Append(pos storage.Position, b *telemetry.Batch) {
 			last = t.trace(s)
 		}
 		tr := &t.traces[last]
-		t.rows = append(t.rows, headRow{prev: tr.last, entry: int32(len(t.entries)), trace: last})
+		t.rows = append(t.rows, headRow{start: s.Start, at: h.packed.Add(s), prev: tr.last, entry: int32(len(t.entries)), trace: last})
 		tr.last = e.base + int32(i)
 		tr.rows++
 		tr.lo, tr.hi, tr.end = min(tr.lo, s.Start), max(tr.hi, s.Start), max(tr.end, s.Start, s.End)
+		e.lo, e.hi = min(e.lo, s.Start), max(e.hi, s.Start)
 	}
+	h.packed.Forget()
 	t.entries = append(t.entries, e)
 	h.batches++
-	h.bytes += size + int64(len(t.traces)-before)*traceBytes
+	h.bytes += h.packed.Size() - held + entryBytes + int64(len(b.Spans))*rowBytes + int64(len(t.traces)-before)*traceBytes
 	h.records += int64(len(b.Spans))
 }
 
@@ -186,8 +195,10 @@ func (s *Snapshot) Tenants() []telemetry.Tenant {
 type Tenant struct {
 	head    *Head
 	of      *tenantHead // nil when there is nothing
+	view    packed.View
 	entries []entry
 	rows    []headRow
+	traces  []headTrace // of which only the IDs do not change
 }
 
 var _ Source = (*Tenant)(nil)
@@ -196,7 +207,7 @@ var _ Source = (*Tenant)(nil)
 func (s *Snapshot) Tenant(name telemetry.Tenant) *Tenant {
 	s.head.mu.RLock()
 	defer s.head.mu.RUnlock()
-	t := &Tenant{head: s.head, of: s.head.tenants[name]}
+	t := &Tenant{head: s.head, of: s.head.tenants[name], view: s.head.packed.View()}
 	if t.of == nil {
 		return t
 	}
@@ -204,7 +215,8 @@ func (s *Snapshot) Tenant(name telemetry.Tenant) *Tenant {
 	t.entries = t.of.entries[:n]
 	if n > 0 {
 		last := &t.entries[n-1]
-		t.rows = t.of.rows[:int(last.base)+len(last.spans)]
+		t.rows = t.of.rows[:last.base+last.rows]
+		t.traces = t.of.traces
 	}
 	return t
 }
@@ -228,15 +240,20 @@ func (t *Tenant) last(id telemetry.TraceID) int32 {
 // Empty says whether there are no spans.
 func (t *Tenant) Empty() bool { return len(t.entries) == 0 }
 
-// Each calls f for the spans that start from lo to hi, in the order of arrival, until it returns false.
+// Each calls f for the spans that start from lo to hi, in the order of arrival, until it returns false. F must not keep them:
+// only their strings, scopes, events and links stay as they are.
 func (t *Tenant) Each(ctx context.Context, lo, hi int64, f func(*telemetry.Resource, *telemetry.Span) bool) error {
+	var one unpacked
 	for i := range t.entries {
 		e := &t.entries[i]
 		if i%64 == 63 && ctx.Err() != nil {
 			return ctx.Err()
 		}
-		for k := range e.spans {
-			if s := &e.spans[k]; s.Start >= lo && s.Start <= hi && !f(e.res, s) {
+		if e.hi < lo || e.lo > hi {
+			continue
+		}
+		for row := e.base; row < e.base+e.rows; row++ {
+			if at := t.rows[row].start; at >= lo && at <= hi && !f(e.res, one.of(t, row)) {
 				return nil
 			}
 		}
@@ -293,6 +310,31 @@ func (t *Tenant) chain(dst []int32, last int32) []int32 {
 // at returns the batch of a row.
 func (t *Tenant) at(row int32) *entry { return &t.entries[t.rows[row].entry] }
 
+// unpack sets sp to the span of a row and appends its attributes to as, which it returns.
+func (t *Tenant) unpack(row int32, sp *telemetry.Span, as telemetry.Attrs) telemetry.Attrs {
+	r := &t.rows[row]
+	return t.view.Span(r.at, t.traces[r.trace].id, r.start, sp, as)
+}
+
+// unpacked is a span of a head that was unpacked, with its attributes.
+type unpacked struct {
+	span telemetry.Span
+	as   telemetry.Attrs // behind those that are kept
+}
+
+// of unpacks the span of a row, in the place of the one before.
+func (u *unpacked) of(t *Tenant, row int32) *telemetry.Span {
+	u.as = t.unpack(row, &u.span, u.as[:0])
+	return &u.span
+}
+
+// keep says that the attributes of the span stay in use.
+func (u *unpacked) keep() {
+	if u.as = u.as[len(u.as):]; cap(u.as) < 32 {
+		u.as = make(telemetry.Attrs, 0, 1024)
+	}
+}
+
 // Matching says of each trace, by its number, whether it has a row that matches p. Traces that came later may be missing.
 func (t *Tenant) Matching(p storage.Predicate) []bool {
 	if t.of == nil {
@@ -302,17 +344,18 @@ func (t *Tenant) Matching(p storage.Predicate) []bool {
 	traces := len(t.of.traces)
 	t.head.mu.RUnlock()
 	found := make([]bool, traces)
+	var one unpacked
 	v, ok := p.(storage.ValueMatch)
 	shared := ok && v.Key.Scope == storage.ResourceScope // the same for all spans of a batch
 	for i := range t.entries {
 		e := &t.entries[i]
-		if shared && !match(p, e.res, &e.spans[0]) {
+		if shared && !match(p, e.res, &telemetry.Span{}) {
 			continue
 		}
-		for k := range e.spans {
-			n := t.rows[int(e.base)+k].trace
+		for row := e.base; row < e.base+e.rows; row++ {
+			n := t.rows[row].trace
 			if int(n) < traces && !found[n] {
-				found[n] = shared || match(p, e.res, &e.spans[k])
+				found[n] = shared || match(p, e.res, one.of(t, row))
 			}
 		}
 	}
@@ -320,18 +363,17 @@ func (t *Tenant) Matching(p storage.Predicate) []bool {
 }
 
 // each calls f for the rows in the time range of s, which f may narrow, in the order of arrival.
-func (t *Tenant) each(ctx context.Context, s *Scan, f func(row int32, e *entry, span *telemetry.Span) error) error {
+func (t *Tenant) each(ctx context.Context, s *Scan, f func(row int32, e *entry) error) error {
 	seen := int64(0)
 	defer func() { s.opened(0, seen, 0) }()
 	visit := func(row int32, e *entry) error {
 		if seen++; seen%4096 == 0 && ctx.Err() != nil {
 			return ctx.Err()
 		}
-		sp := &e.spans[row-e.base]
-		if sp.Start < s.Start || sp.Start > s.End {
+		if at := t.rows[row].start; at < s.Start || at > s.End {
 			return nil
 		}
-		return f(row, e, sp)
+		return f(row, e)
 	}
 	ids, ok := storage.TracesOf(s.Where)
 	if !ok {
@@ -343,8 +385,8 @@ func (t *Tenant) each(ctx context.Context, s *Scan, f func(row int32, e *entry, 
 			if e.hi < s.Start || e.lo > s.End {
 				continue
 			}
-			for i := range e.spans {
-				if err := visit(e.base+int32(i), e); err != nil {
+			for row := e.base; row < e.base+e.rows; row++ {
+				if err := visit(row, e); err != nil {
 					return err
 				}
 			}
@@ -384,9 +426,10 @@ func (t *Tenant) Scan(ctx context.Context, s *Scan, emit func(Rows) error) error
 			wanted := s.Columns
 			r.load = func(some []int) (*storage.SpanBlock, error) {
 				b := &storage.SpanBlock{}
+				var one unpacked
 				for _, i := range some {
-					e := t.at(kept[i])
-					b.Append(e.res, &e.spans[kept[i]-e.base], wanted)
+					b.Append(t.at(kept[i]).res, one.of(t, kept[i]), wanted)
+					one.keep()
 				}
 				return b, nil
 			}
@@ -394,7 +437,9 @@ func (t *Tenant) Scan(ctx context.Context, s *Scan, emit func(Rows) error) error
 		out, rows = nil, nil
 		return emit(r)
 	}
-	err := t.each(ctx, s, func(row int32, e *entry, sp *telemetry.Span) error {
+	var one unpacked
+	err := t.each(ctx, s, func(row int32, e *entry) error {
+		sp := one.of(t, row)
 		if !match(s.Where, e.res, sp) || len(s.Masks) > 0 && Covered(since(s.Masks, e.pos), sp.TraceID, sp.Start) {
 			return nil
 		}
@@ -402,6 +447,9 @@ func (t *Tenant) Scan(ctx context.Context, s *Scan, emit func(Rows) error) error
 			out = &storage.SpanBlock{}
 		}
 		out.Append(e.res, sp, cols)
+		if cols != 0 {
+			one.keep()
+		}
 		if rows = append(rows, row); len(rows) >= blockRows {
 			return send()
 		}
