@@ -23,6 +23,11 @@ func (p *Part) Unpack(dst, b []byte, size int) ([]byte, error) {
 // unpackSlack is capacity beyond what is wanted: with it the decoder need not copy.
 const unpackSlack = 8
 
+// Begin reads the first n bytes of block b of a Blob, or as many as there are, as Piece does.
+func (t *Table) Begin(dst []byte, b int, n int64) ([]byte, error) {
+	return t.Piece(dst, b, 0, min(n, int64(t.meta.blocks[0][b].size)))
+}
+
 // Piece reads the n bytes of block b of a Blob that begin at off, into dst if that is large enough. The block must be stored as it is, and is not checked:
 // its format has checksums of its own.
 func (t *Table) Piece(dst []byte, b int, off, n int64) ([]byte, error) {

@@ -142,7 +142,7 @@ func (p *pageReader) load() error {
 	if p.loaded {
 		return nil
 	}
-	h, err := p.Table.Piece(nil, p.Block, 0, p.Head)
+	h, err := p.Begin(p.b.mem, int64(min(17*p.info.Traces+32, 1<<16))) // mostly with the IDs of traces and their rows
 	if err != nil {
 		return err
 	}
@@ -233,7 +233,7 @@ func (b *Block) First() ([]int32, error) {
 	if b.first != nil {
 		return b.first, nil
 	}
-	first := make([]int32, 0, b.info.Traces+1)
+	first := b.mem.Rows.Get(b.info.Traces + 1)[:0]
 	for _, p := range b.pages {
 		if err := p.load(); err != nil {
 			return nil, err
@@ -265,7 +265,7 @@ func (b *Block) Traces() ([]telemetry.TraceID, error) {
 	if b.ids != nil {
 		return b.ids, nil
 	}
-	ids := make([]telemetry.TraceID, 0, b.info.Traces)
+	ids := b.mem.IDs.Get(b.info.Traces)[:0]
 	for _, p := range b.pages {
 		if err := p.load(); err != nil {
 			return nil, err

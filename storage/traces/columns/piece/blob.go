@@ -86,6 +86,21 @@ type Source struct {
 	Table *part.Table
 	Block int
 	Head  int64 // where pieces begin
+
+	near []byte // the beginning of the blob
+}
+
+// Begin reads the head of the blob, and with it about n bytes behind, which Fetch then need not read. They stay until Reuse.
+func (s *Source) Begin(m *Memory, n int64) (head []byte, err error) {
+	b, err := s.Table.Begin(m.bytes.Get(int(s.Head+n)), s.Block, s.Head+n)
+	if err == nil && int64(len(b)) < s.Head {
+		err = s.Bad("head", "%d bytes, want %d", len(b), s.Head)
+	}
+	if err != nil {
+		return nil, err
+	}
+	s.near = b
+	return b[:s.Head], nil
 }
 
 // Whole says whether b has a checksum.
@@ -109,8 +124,11 @@ func (s *Source) Fetch(what string, r Ref) ([]byte, error) { return s.FetchIn(&M
 
 // FetchIn is Fetch into m, whose bytes the next call uses again.
 func (s *Source) FetchIn(m *Memory, what string, r Ref) ([]byte, error) {
-	b, err := s.Table.Piece(m.raw, s.Block, s.Head+r.off, int64(r.Size))
-	if err != nil {
+	var b []byte
+	var err error
+	if from := s.Head + r.off; from+int64(r.Size) <= int64(len(s.near)) {
+		b = append(m.raw[:0], s.near[from:][:r.Size]...)
+	} else if b, err = s.Table.Piece(m.raw, s.Block, from, int64(r.Size)); err != nil {
 		return nil, err
 	}
 	m.raw = b
@@ -146,6 +164,7 @@ type Memory struct {
 	Codes         Pool[uint32]
 	Rows          Pool[int32]
 	Sets          Pool[uint64]
+	IDs           Pool[telemetry.TraceID]
 	bytes         Pool[byte]
 }
 
@@ -159,7 +178,7 @@ func (m *Memory) Zeros(n int) []uint32 {
 
 // Reuse takes back what was decoded.
 func (m *Memory) Reuse() {
-	m.wide.next, m.Codes.next, m.Rows.next, m.Sets.next, m.bytes.next = 0, 0, 0, 0, 0
+	m.wide.next, m.Codes.next, m.Rows.next, m.Sets.next, m.IDs.next, m.bytes.next = 0, 0, 0, 0, 0, 0
 }
 
 // Pool is slices of which the first ones are in use.
