@@ -331,6 +331,111 @@ func TestTheNewestTracesReadFewBlocks(t *testing.T) {
 	require.Less(t, scan.Cost.Rows, int64(3000))
 }
 
+// TestTheNewestTracesAfterADelete deletes the first span of a trace in several places: then it starts later than they say.
+func TestTheNewestTracesAfterADelete(t *testing.T) {
+	s := newShelf(t, small())
+	span := func(trace, n byte, at int64) *traces.Head {
+		h := traces.NewHead()
+		h.Append(1, &telemetry.Batch{Tenant: "t", Spans: []telemetry.Span{{TraceID: telemetry.TraceID{trace}, SpanID: telemetry.SpanID{n}, Start: start + at, End: start + at}}})
+		return h
+	}
+	mask := traces.NewMask(&storage.Mask{Start: start, End: start + 20}, 9)
+	old, other, late := s.flush(span(1, 1, 10), 2)[0], s.flush(span(2, 1, 50), 3)[0], span(1, 2, 100)
+	for name, srcs := range map[string][]traces.Source{
+		"parts": sources(old, other, s.flush(late, 4)[0]),
+		"head":  append(sources(old, other), late.Snapshot().Tenant("t")),
+	} {
+		t.Run(name, func(t *testing.T) {
+			q := all()
+			q.Order, q.Masks = storage.NewestFirst, []traces.Mask{mask}
+			var got []telemetry.TraceID
+			rest := int64(math.MaxInt64)
+			for b, err := range join.Read(t.Context(), srcs, q, join.NewShared(0), fail) {
+				require.NoError(t, err)
+				ids, err := b.Traces()
+				require.NoError(t, err)
+				starts, err := b.Starts()
+				require.NoError(t, err)
+				require.LessOrEqual(t, slices.Max(starts), rest)
+				got, rest = append(got, ids...), b.Rest()
+			}
+			require.Equal(t, []telemetry.TraceID{{1}, {2}}, got)
+		})
+	}
+}
+
+// TestWhatIsNeeded reads traces by predicates that few rows match, from parts with many traces a block and a head, and requires that
+// all of these come, whole, and few others.
+func TestWhatIsNeeded(t *testing.T) {
+	s, shop := newShelf(t, columns.Layout{PageRows: 4096, SegmentRows: 1 << 20, FullRows: 1 << 20}), newShop(7)
+	var files []*file
+	for n := range 3 {
+		h := traces.NewHead()
+		shop.fill(h, 9000)
+		files = append(files, s.flush(h, storage.Position(n))...)
+	}
+	h := traces.NewHead()
+	shop.fill(h, 2000)
+	srcs := append(sources(files...), h.Snapshot().Tenant("t"))
+	shared := join.NewShared(0)
+	want := spansOf(t, srcs, all(), shared)
+	rows := make(map[telemetry.TraceID]*storage.SpanBlock)
+	for b, err := range join.Read(t.Context(), srcs, all(), shared, fail) {
+		require.NoError(t, err)
+		ids, err := b.Traces()
+		require.NoError(t, err)
+		first, err := b.First()
+		require.NoError(t, err)
+		for k, id := range ids {
+			var some []int
+			for row := first[k]; row < first[k+1]; row++ {
+				some = append(some, int(row))
+			}
+			rows[id], err = b.Spans(some, storage.SpanAll)
+			require.NoError(t, err)
+		}
+	}
+	is := func(scope storage.AttrScope, name string, v telemetry.Value) storage.Predicate {
+		return storage.ValueMatch{Key: storage.SpanKey{Scope: scope, Name: name}, Accept: func(x telemetry.Value) bool { return x == v }, Equal: []telemetry.Value{v}}
+	}
+	service := is(storage.ResourceScope, "service.name", telemetry.String("service-03"))
+	failed := is(storage.RecordScope, "http.response.status_code", telemetry.Int(500))
+	slow := storage.DurationRange{Min: 20e6, Max: math.MaxInt64}
+	for name, need := range map[string][]storage.Predicate{
+		"one row":  {storage.And{service, failed, slow}},
+		"wide":     {service, failed},
+		"two rows": {storage.And{service, slow}, storage.And{failed, slow}},
+		"three":    {storage.And{service, slow}, failed, storage.And{slow, is(storage.RecordScope, "url.path", telemetry.String("none"))}},
+	} {
+		for _, order := range []storage.Order{storage.Unordered, storage.NewestFirst} {
+			q := all()
+			q.Need, q.Order = need, order
+			got := spansOf(t, srcs, q, shared)
+			matching := 0
+			for id, b := range rows {
+				if !slices.ContainsFunc(need, func(p storage.Predicate) bool {
+					for i := range b.Len() {
+						if b.Match(i, p) {
+							return false
+						}
+					}
+					return true
+				}) {
+					require.Contains(t, got, id, name)
+					matching++
+				}
+			}
+			for id, spans := range got {
+				require.Equal(t, want[id], spans, name)
+			}
+			if name != "wide" { // of which blocks come whole
+				require.Len(t, got, matching, name)
+			}
+			require.Equal(t, name != "three", matching > 3, name)
+		}
+	}
+}
+
 func TestTracesByID(t *testing.T) {
 	files := many(t, newShelf(t, small()), 4)
 	var id telemetry.TraceID

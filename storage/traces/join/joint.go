@@ -94,21 +94,23 @@ func (r *reader) pushGroup(g *group, batch int) {
 	r.push(candidate{joints: g.joints, batch: batch, bound: bound, n: len(r.queue)})
 }
 
-// chosen returns the traces of a candidate that may be what the query asks for.
-func (r *reader) chosen(c *candidate) ([]joint, error) {
-	if c.batch == 0 {
+// chosen returns the traces of a candidate that may be what the query asks for. It opens what it has to look at.
+func (r *reader) chosen(c *candidate, o *opened) ([]joint, error) {
+	if len(r.Need) == 0 && c.batch == 0 {
 		return c.joints, nil
 	}
 	out := make([]joint, 0, len(c.joints))
 	for i := range c.joints {
 		j := &c.joints[i]
-		if !r.overlaps(j.lo, j.hi) || len(r.taken) > 0 && r.taken[j.id] {
-			continue
+		if c.batch > 0 {
+			if !r.overlaps(j.lo, j.hi) || len(r.taken) > 0 && r.taken[j.id] {
+				continue
+			}
+			if slices.ContainsFunc(j.at, func(p places.Place) bool { b := r.units[p.Unit].batch; return b > 0 && b < c.batch }) {
+				continue // it came with an earlier one
+			}
 		}
-		if slices.ContainsFunc(j.at, func(p places.Place) bool { b := r.units[p.Unit].batch; return b > 0 && b < c.batch }) {
-			continue // it came with an earlier one
-		}
-		ok, err := r.wanted(j)
+		ok, err := r.wanted(j, o)
 		if err != nil {
 			return nil, err
 		}
@@ -117,6 +119,36 @@ func (r *reader) chosen(c *candidate) ([]joint, error) {
 		}
 	}
 	return out, nil
+}
+
+// opened is blocks that are open at once, and valid until others are opened in their place.
+type opened struct {
+	number map[places.Place]int // of blocks; places have no trace
+	blocks []storage.TraceBlock
+	owners []*unit
+}
+
+// open returns the number of the block of a place.
+func (r *reader) open(o *opened, p places.Place) (int, error) {
+	key := places.Place{Unit: p.Unit, Block: p.Block}
+	if n, ok := o.number[key]; ok {
+		return n, nil
+	}
+	n := len(o.blocks)
+	if n == len(r.more) {
+		r.more = append(r.more, r.shared.memories.Take())
+	}
+	u := r.units[p.Unit]
+	b, err := u.Block(int(p.Block), r.more[n])
+	if err != nil {
+		return 0, err
+	}
+	if o.number == nil {
+		o.number = make(map[places.Place]int)
+	}
+	o.number[key] = n
+	o.blocks, o.owners = append(o.blocks, b), append(o.owners, u)
+	return n, nil
 }
 
 // join puts traces of heads, or those that were looked for by their IDs, into the queue, as far as they are wanted.
@@ -138,7 +170,7 @@ func (r *reader) join(all []joint) error {
 		if !r.overlaps(j.lo, j.hi) {
 			continue
 		}
-		ok, err := r.wanted(j)
+		ok, err := r.wanted(j, nil)
 		if err != nil {
 			return err
 		}
@@ -152,10 +184,10 @@ func (r *reader) join(all []joint) error {
 	return nil
 }
 
-// wanted says whether a trace may have a row for each predicate.
-func (r *reader) wanted(j *joint) (bool, error) {
+// wanted says whether a trace may have a row for each predicate. Without o it goes by what the blocks may hold, else it looks at them.
+func (r *reader) wanted(j *joint, o *opened) (bool, error) {
 	for k := range r.Need {
-		ok, err := r.mayMatch(j, k)
+		ok, err := r.mayMatch(j, k, o)
 		if !ok || err != nil {
 			return false, err
 		}
@@ -164,13 +196,24 @@ func (r *reader) wanted(j *joint) (bool, error) {
 }
 
 // mayMatch says whether a row of a trace may match predicate k.
-func (r *reader) mayMatch(j *joint, k int) (bool, error) {
-	for _, f := range j.at {
-		u := r.units[f.Unit]
+func (r *reader) mayMatch(j *joint, k int, o *opened) (bool, error) {
+	for _, p := range j.at {
+		u := r.units[p.Unit]
 		if u.broken {
 			continue
 		}
-		ok, err := u.mayHold(r.Need, k, int(f.Block))
+		ok, err := u.mayHold(r.Need, k, int(p.Block))
+		if ok && o != nil {
+			var s *set
+			s, err = u.passing(r.Need, k, int(p.Block), func() (storage.TraceBlock, error) {
+				n, err := r.open(o, p)
+				if err != nil {
+					return nil, err
+				}
+				return o.blocks[n], nil
+			})
+			ok = s.has(int(p.Trace))
+		}
 		if err != nil {
 			if err = r.lost(u, err); err != nil {
 				return false, err
@@ -189,38 +232,92 @@ func (r *reader) mayMatch(j *joint, k int) (bool, error) {
 	return false, nil
 }
 
-// compose makes a block of traces that lie in several places.
-func (r *reader) compose(js []joint) (storage.TraceBlock, error) {
-again:
-	var (
-		blocks []storage.TraceBlock
-		owners []*unit
-	)
-	number := make(map[places.Place]int)
+// choice is the blocks that some traces lie in.
+type choice struct {
+	blocks []storage.TraceBlock
+	owners []*unit
+	number []int     // by number in opened
+	some   [][]int32 // the traces that a block is left with; nil for all
+}
+
+// choose returns the open blocks that js lie in, without other traces where that makes them much smaller.
+func (r *reader) choose(js []joint, o *opened) (*choice, error) {
+	some := make([][]int32, len(o.blocks))
 	for i := range js {
-		for _, f := range js[i].at {
-			u := r.units[f.Unit]
-			key := places.Place{Unit: f.Unit, Block: f.Block}
-			if _, known := number[key]; known || u.broken {
+		for _, p := range js[i].at {
+			if n, ok := o.number[places.Place{Unit: p.Unit, Block: p.Block}]; ok {
+				some[n] = append(some[n], p.Trace)
+			}
+		}
+	}
+	c := &choice{number: make([]int, len(o.blocks))}
+	for n, b := range o.blocks {
+		if len(some[n]) == 0 {
+			continue
+		}
+		slices.Sort(some[n])
+		some[n] = slices.Compact(some[n])
+		less, err := few(b, some[n])
+		if err != nil {
+			if err = r.lost(o.owners[n], err); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		if less == nil {
+			less, some[n] = b, nil
+		}
+		c.number[n] = len(c.blocks)
+		c.blocks, c.owners, c.some = append(c.blocks, less), append(c.owners, o.owners[n]), append(c.some, some[n])
+	}
+	return c, nil
+}
+
+// few returns some traces of a block; nil if they are many, or the block is not of columns.
+func few(b storage.TraceBlock, some []int32) (storage.TraceBlock, error) {
+	from, ok := b.(traces.Bounded)
+	if !ok {
+		return nil, nil
+	}
+	first, err := from.First()
+	if err != nil {
+		return nil, err
+	}
+	rows := int32(0)
+	for _, t := range some {
+		rows += first[t+1] - first[t]
+	}
+	if int(rows) > b.Len()/2 {
+		return nil, nil
+	}
+	c, err := from.Choose(some)
+	if err != nil {
+		return nil, err
+	}
+	return chosen{Chosen: c}, nil
+}
+
+// compose makes a block of traces that lie in several places, some of whose blocks may be open.
+func (r *reader) compose(js []joint, o *opened) (storage.TraceBlock, error) {
+again:
+	for i := range js {
+		for _, p := range js[i].at {
+			u := r.units[p.Unit]
+			if u.broken {
 				continue
 			}
-			if len(blocks) == len(r.more) {
-				r.more = append(r.more, r.shared.memories.Take())
-			}
-			b, err := u.Block(int(f.Block), r.more[len(blocks)])
-			if err == nil {
-				_, err = b.First()
-			}
-			if err != nil {
+			if _, err := r.open(o, p); err != nil {
 				if err = r.lost(u, err); err != nil {
 					return nil, err
 				}
-				continue
 			}
-			number[key] = len(blocks)
-			blocks, owners = append(blocks, b), append(owners, u)
 		}
 	}
+	of, err := r.choose(js, o)
+	if err != nil {
+		return nil, err
+	}
+	blocks, owners := of.blocks, of.owners
 	held := storage.NewTraceRows(0)
 	inHead := make([]place, len(js))
 	for i := range js {
@@ -239,12 +336,17 @@ again:
 			if u.broken {
 				continue
 			}
-			n := number[places.Place{Unit: f.Unit, Block: f.Block}]
+			n := of.number[o.number[places.Place{Unit: f.Unit, Block: f.Block}]]
+			if some := of.some[n]; some != nil {
+				at, _ := slices.BinarySearch(some, f.Trace)
+				f.Trace = int32(at)
+			}
 			p, err := r.placeOf(u, blocks[n], n, f)
 			if err != nil {
 				if err = r.lost(u, err); err != nil {
 					return nil, err
 				}
+				*o = opened{}
 				goto again
 			}
 			ps = append(ps, p)
@@ -261,6 +363,7 @@ again:
 			if err = r.lost(owners[ps[0].block], err); err != nil {
 				return nil, err
 			}
+			*o = opened{}
 			goto again
 		}
 		trees := r.trees(&js[i], ps)
@@ -272,6 +375,7 @@ again:
 			if err = r.lost(owners[n], err); err != nil { // a block in memory has none
 				return nil, err
 			}
+			*o = opened{}
 			goto again
 		}
 		trees.put(js[i].id, c)

@@ -380,11 +380,15 @@ func (r *reader) send(c *candidate, rest int64) error {
 			return r.lost(c.u, err)
 		}
 	case c.joints != nil:
-		js, err := r.chosen(c)
+		var o opened
+		js, err := r.chosen(c, &o)
 		if err != nil {
 			return err
 		}
-		if b, err = r.compose(js); err != nil {
+		if len(js) == 0 {
+			return r.looked(o.blocks)
+		}
+		if b, err = r.compose(js, &o); err != nil {
 			return err
 		}
 	default:
@@ -399,16 +403,76 @@ func (r *reader) send(c *candidate, rest int64) error {
 	return r.counted(b, 1)
 }
 
-// blockOf returns a block without the traces that are joined with others, and without what was deleted.
+// looked counts what was read of blocks that have nothing that is wanted.
+func (r *reader) looked(blocks []storage.TraceBlock) error {
+	for _, b := range blocks {
+		if err := r.counted(b, 0); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// blockOf returns a block without the traces that are joined with others, and without what was deleted; nil if that leaves nothing.
+// Traces that are not wanted are left out where that makes the block much smaller.
 func (r *reader) blockOf(u *unit, i int) (storage.TraceBlock, error) {
 	b, err := u.Block(i, r.memory)
+	if err != nil {
+		return nil, err
+	}
+	maybe := &set{all: true}
+	for k := range r.Need {
+		s, err := u.passing(r.Need, k, i, func() (storage.TraceBlock, error) { return b, nil })
+		if err != nil {
+			return nil, err
+		}
+		if maybe = maybe.and(s); maybe.empty() {
+			return nil, r.counted(b, 1)
+		}
+	}
 	var shared, inHeads *set
 	if u.table != nil {
 		shared, inHeads = u.table.shared.of(u, i), r.inHeads.of(u, i)
 	}
-	if err != nil || len(u.Masks) == 0 && shared == nil && inHeads == nil {
-		return b, err
+	if maybe.all && len(u.Masks) == 0 && shared == nil && inHeads == nil {
+		return b, nil
 	}
+	first, err := b.First()
+	if err != nil {
+		return nil, err
+	}
+	some := make([]int32, 0, len(first)-1)
+	rows, joined := int32(0), false
+	for k := range len(first) - 1 {
+		switch {
+		case shared.has(k) || inHeads.has(k):
+			joined = true
+		case maybe.has(k):
+			some = append(some, int32(k))
+			rows += first[k+1] - first[k]
+		}
+	}
+	switch {
+	case len(some) == 0:
+		return nil, r.counted(b, 1)
+	case len(u.Masks) > 0:
+		return r.unmasked(u, b, some)
+	case !joined && int(rows) > b.Len()/2:
+		return b, nil
+	}
+	c, ok := b.(traces.Bounded)
+	if !ok {
+		return r.unmasked(u, b, some)
+	}
+	of, err := c.Choose(some)
+	if err != nil {
+		return nil, err
+	}
+	return chosen{Chosen: of}, nil
+}
+
+// unmasked returns some traces of a block without what was deleted.
+func (r *reader) unmasked(u *unit, b storage.TraceBlock, some []int32) (storage.TraceBlock, error) {
 	ids, err := b.Traces()
 	if err != nil {
 		return nil, err
@@ -421,34 +485,28 @@ func (r *reader) blockOf(u *unit, i int) (storage.TraceBlock, error) {
 	if err != nil {
 		return nil, err
 	}
-	masked := make([]bool, len(ids))
-	change := false
-	for k := range ids {
-		masked[k] = slices.ContainsFunc(u.Masks, func(m traces.Mask) bool { return m.MayCover(ids[k]) })
-		change = change || masked[k] || shared.has(k) || inHeads.has(k)
+	masked := func(k int32) bool {
+		return slices.ContainsFunc(u.Masks, func(m traces.Mask) bool { return m.MayCover(ids[k]) })
 	}
-	if !change {
+	if len(some) == len(ids) && !slices.ContainsFunc(some, masked) {
 		return b, nil
 	}
 	c := newComposer([]storage.TraceBlock{b}, 0)
-	for k, id := range ids {
-		if shared.has(k) || inHeads.has(k) {
-			continue
-		}
+	for _, k := range some {
 		p := place{from: first[k], to: first[k+1]}
-		if masked[k] {
+		if masked(k) {
 			cut, err := r.cut(u, b, &p)
 			if err != nil {
 				return nil, err
 			}
 			if cut {
-				if _, err := c.join(id, []place{p}); err != nil {
+				if _, err := c.join(ids[k], []place{p}); err != nil {
 					return nil, err
 				}
 				continue
 			}
 		}
-		c.add(id, p, parents)
+		c.add(ids[k], p, parents)
 	}
 	return c.out, nil
 }

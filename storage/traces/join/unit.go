@@ -1,8 +1,11 @@
 package join
 
 import (
+	"slices"
+
 	"github.com/braidobs/braid/storage"
 	"github.com/braidobs/braid/storage/traces"
+	"github.com/braidobs/braid/storage/traces/columns"
 )
 
 // unit is something that holds whole traces in blocks, as far as they are not shared with others.
@@ -14,13 +17,34 @@ type unit struct {
 	table  *table // of its batch
 	broken bool   // it is left out
 
-	may []*set // by predicate of the query, nil before it was asked for: blocks that may have a row
+	// By predicate of the query: what rows that match pass, and by block which traces have such; nil before it was asked for.
+	tests []*columns.Test
+	pass  map[int][]*set
 }
 
 // set is a set of blocks of a unit, or of traces of a block, by number. Nil is empty.
 type set struct {
 	all  bool
 	bits []uint64
+}
+
+// and returns what is in both.
+func (s *set) and(o *set) *set {
+	if o.all {
+		return s
+	}
+	out := &set{bits: slices.Clone(o.bits)}
+	if !s.all {
+		out.bits = out.bits[:min(len(out.bits), len(s.bits))]
+		for i := range out.bits {
+			out.bits[i] &= s.bits[i]
+		}
+	}
+	return out
+}
+
+func (s *set) empty() bool {
+	return !s.all && !slices.ContainsFunc(s.bits, func(x uint64) bool { return x != 0 })
 }
 
 func (s *set) has(i int) bool {
@@ -33,6 +57,15 @@ func (s *set) add(i int) {
 	}
 	s.bits[i/64] |= 1 << (i % 64)
 }
+
+// chosen is some traces of a block with what is left after it.
+type chosen struct {
+	*columns.Chosen
+	rest int64
+}
+
+// Rest implements storage.TraceBlock.
+func (b chosen) Rest() int64 { return b.rest }
 
 // rested is a block in memory with what is left after it.
 type rested struct {
@@ -48,6 +81,9 @@ func withRest(b storage.TraceBlock, rest int64) storage.TraceBlock {
 	case traces.Bounded:
 		b.Left = rest
 		return b
+	case chosen:
+		b.rest = rest
+		return b
 	case *composed:
 		b.rest = rest
 		return b
@@ -56,33 +92,87 @@ func withRest(b storage.TraceBlock, rest int64) storage.TraceBlock {
 	}
 }
 
+// test returns what rows of the unit that match predicate k pass; nil for a part of the first layout, of which all do.
+func (u *unit) test(need []storage.Predicate, k int) (*columns.Test, error) {
+	if u.tests == nil {
+		u.tests = make([]*columns.Test, len(need))
+	}
+	if u.tests[k] == nil {
+		g, err := u.Segment()
+		if g == nil || err != nil {
+			return nil, err
+		}
+		if u.tests[k], err = g.Test(need[k]); err != nil {
+			return nil, err
+		}
+	}
+	return u.tests[k], nil
+}
+
 // mayHold says whether a block can hold a row that matches predicate k of need.
 func (u *unit) mayHold(need []storage.Predicate, k, block int) (bool, error) {
-	if u.may == nil {
-		u.may = make([]*set, len(need))
-	}
-	if u.may[k] == nil {
-		set, err := u.prune(need[k : k+1])
-		if err != nil {
-			return false, err
-		}
-		u.may[k] = set
-	}
-	return u.may[k].has(block), nil
+	t, err := u.test(need, k)
+	return err == nil && (t == nil || t.Blocks()>>block&1 == 1), err
 }
 
 // prune returns the blocks that may hold a trace with a matching row for each of need.
 func (u *unit) prune(need []storage.Predicate) (*set, error) {
-	if len(need) == 0 {
-		return &set{all: true}, nil
+	out := &set{all: true}
+	for k := range need {
+		t, err := u.test(need, k)
+		if err != nil {
+			return nil, err
+		}
+		switch {
+		case t == nil:
+		case out.all:
+			out = &set{bits: []uint64{t.Blocks()}}
+		default:
+			out.bits[0] &= t.Blocks()
+		}
+		if !out.all && out.bits[0] == 0 {
+			break
+		}
 	}
-	g, err := u.Segment()
+	return out, nil
+}
+
+// passing returns the traces of a block that may have a row that matches predicate k of need. Open is called if it has to be looked
+// at.
+func (u *unit) passing(need []storage.Predicate, k, block int, open func() (storage.TraceBlock, error)) (*set, error) {
+	if u.pass == nil {
+		u.pass = make(map[int][]*set)
+	}
+	if u.pass[block] == nil {
+		u.pass[block] = make([]*set, len(need))
+	}
+	if s := u.pass[block][k]; s != nil {
+		return s, nil
+	}
+	s, err := u.sieve(need, k, block, open)
 	if err != nil {
 		return nil, err
 	}
-	if g == nil {
+	u.pass[block][k] = s
+	return s, nil
+}
+
+func (u *unit) sieve(need []storage.Predicate, k, block int, open func() (storage.TraceBlock, error)) (*set, error) {
+	t, err := u.test(need, k)
+	switch {
+	case err != nil:
+		return nil, err
+	case t == nil:
+		return &set{all: true}, nil
+	case t.Blocks()>>block&1 == 0:
+		return &set{}, nil
+	case t.Any():
 		return &set{all: true}, nil
 	}
-	bits, err := g.Prune(need)
-	return &set{bits: []uint64{bits}}, err
+	b, err := open()
+	if err != nil {
+		return nil, err
+	}
+	bits, err := b.(traces.Bounded).Sieve(t)
+	return &set{bits: bits}, err
 }
