@@ -3,19 +3,10 @@ package logs
 import (
 	"cmp"
 	"context"
-	"slices"
 
 	"github.com/braidobs/braid/storage"
 	"github.com/braidobs/braid/storage/part"
 )
-
-// collected is a block that Collect found rows in.
-type collected struct {
-	Rows
-	src  int
-	some []int             // rows that are wanted, if they are to be loaded
-	blk  *storage.LogBlock // them
-}
 
 // Collect reads the rows that s selects from all sources, which are given in the order of arrival, and returns
 // them in s's order, s.Limit of them at most, with bodies as values.
@@ -26,62 +17,26 @@ func Collect(ctx context.Context, sources []Source, s Scan, failed func(src int,
 	wanted := s.Columns
 	s.Columns |= storage.LogStream
 	s.late = s.Limit > 0
-	broken := make([]bool, len(sources))
-again:
-	refs, err := part.Ordered[*collected]{
+	out := &storage.LogBlock{}
+	err := part.Ordered[*storage.LogBlock]{
 		Newest: s.Order == storage.NewestFirst, Limit: s.Limit, Start: s.Start, End: s.End, Sources: len(sources),
 		Bounds: func(src int) (int64, int64) { return sources[src].Bounds() },
-		Scan: func(src int, start, end int64, emit func(*collected, []int64, func(int) int64) (int64, int64)) error {
-			if broken[src] {
-				return nil
-			}
+		Scan: func(src int, start, end int64, emit func(part.Found[*storage.LogBlock]) (int64, int64)) error {
 			scan := s
 			scan.Start, scan.End = start, end
 			return sources[src].Scan(ctx, &scan, func(r Rows) error {
-				scan.Start, scan.End = emit(&collected{Rows: r, src: src}, r.Time, r.place)
+				scan.Start, scan.End = emit(part.Found[*storage.LogBlock]{Block: r.LogBlock, Times: r.Time, Seq: r.place, Load: r.load})
 				return nil
 			})
 		},
-		Tie: func(a, b part.Ref[*collected]) int {
-			return cmp.Compare(a.Block.StreamOf(a.Row), b.Block.StreamOf(b.Row))
-		},
+		Tie:    func(a *storage.LogBlock, i int, b *storage.LogBlock, j int) int { return cmp.Compare(a.StreamOf(i), b.StreamOf(j)) },
 		Failed: failed,
-	}.Collect()
+	}.Collect(ctx, func(b *storage.LogBlock, row int) {
+		rec := b.Record(row)
+		out.Append(b.StreamIf(row), b.ResourceOf(row), &rec, wanted)
+	})
 	if err != nil {
 		return nil, err
-	}
-	var blocks []*collected
-	for _, r := range refs {
-		if c := r.Block; c.load != nil {
-			if c.some == nil {
-				blocks = append(blocks, c)
-			}
-			c.some = append(c.some, r.Row)
-		}
-	}
-	for _, c := range blocks {
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
-		slices.Sort(c.some)
-		if c.blk, err = c.load(c.some); err == nil {
-			continue
-		}
-		if err := failed(c.src, err); err != nil {
-			return nil, err
-		}
-		broken[c.src] = true // others have rows for the place of its
-		goto again
-	}
-	out := &storage.LogBlock{}
-	for _, r := range refs {
-		blk, row := r.Block.LogBlock, r.Row
-		if c := r.Block; c.load != nil {
-			blk = c.blk
-			row, _ = slices.BinarySearch(c.some, row)
-		}
-		rec := blk.Record(row)
-		out.Append(blk.StreamIf(row), blk.ResourceOf(row), &rec, wanted)
 	}
 	return out, nil
 }
