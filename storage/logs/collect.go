@@ -29,7 +29,9 @@ func Collect(ctx context.Context, sources []Source, s Scan, failed func(src int,
 				return nil
 			})
 		},
-		Tie:    func(a *storage.LogBlock, i int, b *storage.LogBlock, j int) int { return cmp.Compare(a.StreamOf(i), b.StreamOf(j)) },
+		Tie: func(a *storage.LogBlock, i int, b *storage.LogBlock, j int) int {
+			return cmp.Compare(a.StreamOf(i), b.StreamOf(j))
+		},
 		Failed: failed,
 	}.Collect(ctx, func(b *storage.LogBlock, row int) {
 		rec := b.Record(row)
