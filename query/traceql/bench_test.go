@@ -22,12 +22,17 @@ import (
 type ready struct {
 	storage.View
 	blocks []*storage.TraceRows
+	fussy  bool
 }
 
 func (v *ready) Traces(_ context.Context, _ storage.TraceQuery) iter.Seq2[storage.TraceBlock, error] {
 	return func(yield func(storage.TraceBlock, error) bool) {
 		for _, b := range v.blocks {
-			if !yield(b, nil) {
+			out := storage.TraceBlock(b)
+			if v.fussy {
+				out = fussy{b}
+			}
+			if !yield(out, nil) {
 				return
 			}
 		}

@@ -90,7 +90,7 @@ func (a *accumulator) block(b *rows.Block, set rows.Set) error {
 		}
 	}
 	if a.of != nil {
-		if err := a.of.Load(b); err != nil {
+		if err := a.of.LoadOf(b, set); err != nil {
 			return err
 		}
 	}

@@ -219,6 +219,18 @@ func TestWidths(t *testing.T) {
 				require.NoError(t, err)
 				require.Len(t, rest, behind)
 				require.Equal(t, scaled, gotScaled, "width %d of %d", width, n)
+				set, some := make([]uint64, (n+63)/64), make([]int64, n)
+				for i := range set {
+					set[i] = r.Uint64() & r.Uint64() & r.Uint64()
+				}
+				rest, err = column.Some(src, some, set, 1_000_000)
+				require.NoError(t, err)
+				require.Len(t, rest, behind)
+				for i, v := range scaled {
+					if set[i/64]>>(i%64)&1 == 1 {
+						require.Equal(t, v, some[i], "width %d of %d: %d", width, n, i)
+					}
+				}
 				rest, err = column.Codes(src, gotCodes)
 				require.NoError(t, err)
 				require.Len(t, rest, behind)
@@ -319,6 +331,8 @@ func FuzzDecode(f *testing.F) {
 		require.Equal(t, want == nil, err == nil)
 		_, err = column.Codes(b, codes)
 		require.Equal(t, want == nil, err == nil)
+		_, err = column.Some(b, make([]int64, count), make([]uint64, (count+63)/64), 1)
+		require.Equal(t, want == nil, err == nil)
 		for i := range m {
 			if want == nil {
 				require.Equal(t, m[i]*1000, scaled[i])
@@ -380,6 +394,16 @@ func BenchmarkInts(b *testing.B) {
 			out := make([]int64, len(bb.in))
 			for b.Loop() {
 				_, _ = column.Ints(src, out, nil)
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*len(bb.in)), "ns/value")
+		})
+		b.Run(bb.name+"/twentieth", func(b *testing.B) {
+			out, set := make([]int64, len(bb.in)), make([]uint64, len(bb.in)/64)
+			for i := 0; i < len(bb.in); i += 20 {
+				set[i/64] |= 1 << (i % 64)
+			}
+			for b.Loop() {
+				_, _ = column.Some(src, out, set, 1)
 			}
 			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*len(bb.in)), "ns/value")
 		})

@@ -1,6 +1,10 @@
 package column
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+	"math"
+	"math/bits"
+)
 
 // Ints fills m, which is not empty, from what Encoder.Ints wrote with the same ref, and returns what follows. It is quicker
 // when 8 bytes follow, whatever they are.
@@ -11,6 +15,57 @@ func Scaled(src []byte, m []int64, by int64) ([]byte, error) { return decode(src
 
 // Codes is Ints without ref for numbers below 2^32; of others it returns the lower half.
 func Codes(src []byte, m []uint32) ([]byte, error) { return decode(src, m, nil, 1) }
+
+// Some is Scaled for those numbers of which set has a bit; what it makes of others is not defined. It is quicker where
+// the set is small and the numbers were not predicted.
+func Some(src []byte, m []int64, set []uint64, by int64) ([]byte, error) {
+	if len(src) == 0 || src[0]&3 != predNone || len(set) < (len(m)+63)/64 {
+		return Scaled(src, m, by)
+	}
+	shift := src[0] >> 2
+	first, src, err := varint(src[1:])
+	if err != nil {
+		return nil, err
+	}
+	m[0] = first * by
+	by <<= shift
+	for from := 1; from < len(m); from += block {
+		r := m[from:min(from+block, len(m))]
+		if src, err = someOfBlock(src, r, set, from, by); err != nil {
+			return nil, err
+		}
+	}
+	return src, nil
+}
+
+// someOfBlock is unpackBlock for those residuals of which set has a bit, that of the first one at from.
+func someOfBlock(src []byte, r []int64, set []uint64, from int, by int64) ([]byte, error) {
+	var b packed
+	if err := b.open(src, len(r)); err != nil {
+		return nil, err
+	}
+	if b.width > 57 || len(b.bits) < b.size+8 {
+		return unpackBlock(src, r, by)
+	}
+	add := b.base * by
+	mask := uint64(1)<<b.width - 1
+	for w := from >> 6; w<<6 < from+len(r); w++ {
+		word := set[w]
+		if w<<6 < from {
+			word &= math.MaxUint64 << (from & 63)
+		}
+		for ; word != 0; word &= word - 1 {
+			i := w<<6 + bits.TrailingZeros64(word) - from
+			if i >= len(r) {
+				break
+			}
+			bit := uint(i) * b.width
+			r[i] = int64(binary.LittleEndian.Uint64(b.bits[bit>>3:])>>(bit&7)&mask)*by + add
+		}
+	}
+	b.except(func(i int, d int64) { r[i] = d*by + add })
+	return b.bits[b.size:], nil
+}
 
 // number is what columns are decoded to. Arithmetic wraps around, so that a narrow type leaves out upper bits and nothing else.
 type number interface{ int64 | uint32 }
@@ -63,64 +118,90 @@ func decode[T number](src []byte, m, ref []T, by T) ([]byte, error) {
 	return src, nil
 }
 
-// unpackBlock fills r with the residuals of a block, each multiplied by a constant.
-func unpackBlock[T number](src []byte, r []T, by T) ([]byte, error) {
+// packed is a block of residuals.
+type packed struct {
+	width      uint
+	base       int64
+	exceptions []byte
+	n          int    // of exceptions
+	bits       []byte // of the others, and all that follows
+	size       int    // of the bits in bytes
+}
+
+// open reads what stands before the bits of a block of n residuals.
+func (b *packed) open(src []byte, n int) error {
+	*b = packed{}
 	if len(src) == 0 {
-		return nil, corrupt("a block is missing")
+		return corrupt("a block is missing")
 	}
 	head := src[0]
-	if head == blockZero {
+	src = src[1:]
+	if head != blockZero {
+		if b.width = uint(head & widthMask); b.width > 64 {
+			return corrupt("a block of width %d", b.width)
+		}
+		var err error
+		if b.base, src, err = varint(src); err != nil {
+			return err
+		}
+		if head&blockExceptions != 0 {
+			if len(src) == 0 {
+				return corrupt("no exceptions")
+			}
+			b.n, b.exceptions = int(src[0]), src[1:]
+			src = b.exceptions
+			for range b.n {
+				if len(src) == 0 || int(src[0]) >= n {
+					return corrupt("an exception out of place")
+				}
+				if src, err = skipVarint(src[1:]); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	b.bits, b.size = src, (n*int(b.width)+7)/8
+	if b.size > len(src) {
+		return corrupt("%d bytes wanted, %d left", b.size, len(src))
+	}
+	return nil
+}
+
+// unpackBlock fills r with the residuals of a block, each multiplied by a constant.
+func unpackBlock[T number](src []byte, r []T, by T) ([]byte, error) {
+	if len(src) > 0 && src[0] == blockZero {
 		clear(r)
 		return src[1:], nil
 	}
-	width := int(head & widthMask)
-	if width > 64 {
-		return nil, corrupt("a block of width %d", width)
-	}
-	base, src, err := varint(src[1:])
-	if err != nil {
+	var b packed
+	if err := b.open(src, len(r)); err != nil {
 		return nil, err
 	}
-	add := T(base) * by
-	var ex []byte
-	n := 0
-	if head&blockExceptions != 0 {
-		if len(src) == 0 {
-			return nil, corrupt("no exceptions")
-		}
-		n, ex = int(src[0]), src[1:]
-		src = ex
-		for range n {
-			if len(src) == 0 || int(src[0]) >= len(r) {
-				return nil, corrupt("an exception out of place")
-			}
-			if src, err = skipVarint(src[1:]); err != nil {
-				return nil, err
-			}
-		}
-	}
-	size := (len(r)*width + 7) / 8
-	if size > len(src) {
-		return nil, corrupt("%d bytes wanted, %d left", size, len(src))
-	}
+	add := T(b.base) * by
 	switch {
-	case width == 0:
+	case b.width == 0:
 		for i := range r {
 			r[i] = add
 		}
-	case len(src) >= size+8:
-		unpack(src, r, uint(width), by, add)
+	case len(b.bits) >= b.size+8:
+		unpack(b.bits, r, b.width, by, add)
 	default:
 		var padded [8*block + 8]byte
-		copy(padded[:], src[:size])
-		unpack(padded[:], r, uint(width), by, add)
+		copy(padded[:], b.bits[:b.size])
+		unpack(padded[:], r, b.width, by, add)
 	}
-	for range n {
+	b.except(func(i int, d int64) { r[i] = T(d)*by + add })
+	return b.bits[b.size:], nil
+}
+
+// except calls f with the place of each exception and how far it is above the base.
+func (b *packed) except(f func(i int, d int64)) {
+	ex := b.exceptions
+	for range b.n {
 		d, rest, _ := varint(ex[1:])
-		r[ex[0]] = T(d)*by + add
+		f(int(ex[0]), d)
 		ex = rest
 	}
-	return src[size:], nil
 }
 
 // unpack fills r with numbers of width bits, 1 to 64, each multiplied by a constant, plus another one. Behind what they take src has

@@ -137,6 +137,13 @@ func (b *watched) Durations() ([]int64, error) {
 	return c, err
 }
 
+// DurationsOf is storage.DurationsOf.
+func (b *watched) DurationsOf(set []uint64) ([]int64, error) {
+	c, err := storage.DurationsOf(b.TraceBlock, set)
+	b.seen(err)
+	return c, err
+}
+
 // Parents implements storage.TraceBlock.
 func (b *watched) Parents() ([]int32, error) {
 	c, err := b.TraceBlock.Parents()

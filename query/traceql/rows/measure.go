@@ -1,6 +1,8 @@
 package rows
 
 import (
+	"math"
+
 	"github.com/braidobs/braid/internal/telemetry"
 	"github.com/braidobs/braid/query/traceql/syntax"
 	"github.com/braidobs/braid/storage"
@@ -9,8 +11,9 @@ import (
 // Measure tells what an expression is worth, row by row.
 type Measure struct {
 	e     expr
-	ints  *column // when each row has just one integer
+	ints  []int64 // when each row has just one integer
 	typ   syntax.Type
+	least int64 // of them: what is below counts as this
 	plain *plain
 }
 
@@ -32,7 +35,7 @@ func (m *Measure) Load(b *Block) error {
 			return err
 		}
 		if cs[0].Ints != nil && cs[0].Rows == nil {
-			m.ints, m.typ = cs[0], cs[0].typ
+			m.ints, m.typ, m.least = cs[0].Ints, cs[0].typ, math.MinInt64
 			if m.typ == syntax.TypeAny {
 				m.typ = syntax.TypeInt
 			}
@@ -42,10 +45,20 @@ func (m *Measure) Load(b *Block) error {
 	return m.e.load(b)
 }
 
+// LoadOf is Load for some rows.
+func (m *Measure) LoadOf(b *Block, set Set) error {
+	if m.plain == nil || len(m.plain.keys) > 0 || m.plain.id != syntax.Duration || b.derived[syntax.Duration] != nil {
+		return m.Load(b)
+	}
+	lengths, err := storage.DurationsOf(b.TraceBlock, set)
+	m.ints, m.typ, m.least = lengths, syntax.TypeDuration, 0
+	return err
+}
+
 // Value returns what the expression is worth in a row; of several values of events or links that of the first.
 func (m *Measure) Value(row int) Value {
 	if m.ints != nil {
-		return number(m.typ, m.ints.Ints[row])
+		return number(m.typ, max(m.ints[row], m.least))
 	}
 	return m.e.value(row)
 }
@@ -64,7 +77,7 @@ func (m *Measure) Values(row int, f func(Value)) {
 // Number returns the value as a float, durations in nanoseconds, and whether it is a number.
 func (m *Measure) Number(row int) (float64, bool) {
 	if m.ints != nil && m.typ.Numeric() {
-		return float64(m.ints.Ints[row]), true
+		return float64(max(m.ints[row], m.least)), true
 	}
 	return m.Value(row).Number()
 }

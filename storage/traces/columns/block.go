@@ -424,6 +424,23 @@ func (p *pageReader) durations() (_ []int64, err error) {
 	return p.lengths, err
 }
 
+// DurationsOf is storage.DurationsOf.
+func (b *Block) DurationsOf(set []uint64) ([]int64, error) {
+	p := b.pages[0]
+	if b.durs != nil || len(b.pages) > 1 || p.lengths != nil {
+		return b.Durations()
+	}
+	if err := p.load(); err != nil {
+		return nil, err
+	}
+	raw, err := p.fleeting("durations", p.durs)
+	if err != nil {
+		return nil, err
+	}
+	ns, err := piece.Some(b.mem, raw, p.info.Rows, set)
+	return ns, p.Corrupt("durations", err)
+}
+
 // Parents implements storage.TraceBlock.
 func (b *Block) Parents() ([]int32, error) {
 	if b.up != nil {

@@ -12,6 +12,15 @@ import (
 
 // Ints reads n integers and nothing behind them. B is a whole piece.
 func Ints(m *Memory, b []byte, n int) ([]int64, error) {
+	return ints(m, b, n, column.Scaled)
+}
+
+// Some is Ints for those numbers of which set has a bit; what it returns for others is not defined.
+func Some(m *Memory, b []byte, n int, set []uint64) ([]int64, error) {
+	return ints(m, b, n, func(src []byte, out []int64, by int64) ([]byte, error) { return column.Some(src, out, set, by) })
+}
+
+func ints(m *Memory, b []byte, n int, decode func(src []byte, out []int64, by int64) ([]byte, error)) ([]int64, error) {
 	if n == 0 {
 		return nil, wantNone(b)
 	}
@@ -23,7 +32,7 @@ func Ints(m *Memory, b []byte, n int) ([]int64, error) {
 		return nil, fmt.Errorf("scale %d", scale)
 	}
 	out := m.wide.Get(n)
-	rest, err := column.Scaled(pad(b)[1:], out, [...]int64{1, 1e3, 1e6, 1e9}[scale])
+	rest, err := decode(pad(b)[1:], out, [...]int64{1, 1e3, 1e6, 1e9}[scale])
 	if err != nil {
 		return nil, err
 	}
