@@ -42,8 +42,8 @@ type TraceQuery struct {
 	Keys []SpanKey
 	// Order is Unordered or NewestFirst; see TraceBlock.Rest.
 	Order Order
-	// Fragments allows that the spans of a trace that are stored apart come as if they were of different traces: cheaper
-	// for those who look at spans one by one.
+	// Fragments allows that spans of a trace come as if they were of different traces, and asks Need of each span: one that does
+	// not match all of it may be left out, and be the lost parent of others. Cheaper for those who look at spans one by one.
 	Fragments bool
 	// MaxBytes ends the read with ErrReadLimit when it has read more bytes of parts; 0 for any number.
 	MaxBytes int64

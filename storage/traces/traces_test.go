@@ -433,7 +433,36 @@ func TestWhatIsNeeded(t *testing.T) {
 			}
 			require.Equal(t, name != "three", matching > 3, name)
 		}
+		q := all()
+		q.Need, q.Fragments = need, true
+		matching, got := 0, 0
+		for _, b := range rows {
+			for i := range b.Len() {
+				if !slices.ContainsFunc(need, func(p storage.Predicate) bool { return !b.Match(i, p) }) {
+					matching++
+				}
+			}
+		}
+		for b, err := range join.Read(t.Context(), srcs, q, shared, fail) {
+			require.NoError(t, err)
+			blk, err := b.Spans(rowNumbers(b.Len()), storage.SpanAll)
+			require.NoError(t, err)
+			for i := range b.Len() {
+				if !slices.ContainsFunc(need, func(p storage.Predicate) bool { return !blk.Match(i, p) }) {
+					got++
+				}
+			}
+		}
+		require.Equal(t, matching, got, "each span for itself: %s", name)
 	}
+}
+
+func rowNumbers(n int) []int {
+	rows := make([]int, n)
+	for i := range rows {
+		rows[i] = i
+	}
+	return rows
 }
 
 func TestTracesByID(t *testing.T) {

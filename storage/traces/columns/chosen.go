@@ -1,14 +1,15 @@
 package columns
 
 import (
+	"math/bits"
 	"slices"
 
 	"github.com/braidobs/braid/internal/telemetry"
 	"github.com/braidobs/braid/storage"
 )
 
-// Chosen is some traces of a block, as storage.TraceBlock says; only Rest is for the caller to add. It is valid as long as the
-// block is. What it decodes of columns is what it has, as far as the coding allows.
+// Chosen is some traces of a block, or some rows of them, as storage.TraceBlock says; only Rest is for the caller to add. It is valid
+// as long as the block is. What it decodes of columns is what it has, as far as the coding allows.
 type Chosen struct {
 	b       *Block
 	rows    []int32 // of the block
@@ -18,6 +19,7 @@ type Chosen struct {
 	starts  []int64
 	lengths []int64
 	cols    map[storage.SpanKey]*storage.SpanColumn
+	torn    bool // the rows of a trace are not all of it
 }
 
 // Choose returns the traces with the given numbers, which ascend.
@@ -43,6 +45,65 @@ func (b *Block) Choose(traces []int32) (*Chosen, error) {
 		c.first = append(c.first, int32(len(c.rows)))
 		c.ids = append(c.ids, ids[t])
 	}
+	return c, nil
+}
+
+// Passing returns the rows of the block that pass all of ts, as bits by number; nil for all rows, or when it is not known.
+func (b *Block) Passing(ts []*Test) ([]uint64, error) {
+	var out []uint64
+	for _, t := range ts {
+		if len(b.pages) > 1 || t == nil || t.Any() && t.Blocks() == b.s.ofPages(b.s.allPages()) {
+			continue
+		}
+		set := b.mem.Sets.Get((b.info.Rows + 63) / 64)
+		some, err := b.pages[0].passing(t, set)
+		if err != nil {
+			return nil, err
+		}
+		if !some {
+			clear(set)
+			return set, nil
+		}
+		if out == nil {
+			out = set
+			continue
+		}
+		for i := range out {
+			out[i] &= set[i]
+		}
+	}
+	return out, nil
+}
+
+// ChooseRows returns some rows, of which there is at least one: traces without the rest of their spans.
+func (b *Block) ChooseRows(set []uint64) (*Chosen, error) {
+	first, err := b.First()
+	if err != nil {
+		return nil, err
+	}
+	ids, err := b.Traces()
+	if err != nil {
+		return nil, err
+	}
+	n := 0
+	for _, x := range set {
+		n += bits.OnesCount64(x)
+	}
+	c := &Chosen{b: b, rows: b.mem.Rows.Get(n)[:0], torn: true}
+	trace, last := 0, -1
+	for w, x := range set {
+		for ; x != 0; x &= x - 1 {
+			row := int32(w<<6 + bits.TrailingZeros64(x))
+			for first[trace+1] <= row {
+				trace++
+			}
+			if trace != last {
+				c.first, c.ids, last = append(c.first, int32(len(c.rows))), append(c.ids, ids[trace]), trace
+			}
+			c.rows = append(c.rows, row)
+		}
+	}
+	c.first = append(c.first, int32(len(c.rows)))
 	return c, nil
 }
 
@@ -101,6 +162,23 @@ func (c *Chosen) Parents() ([]int32, error) {
 		return c.parents, nil
 	}
 	up := make([]int32, len(c.rows))
+	if c.torn {
+		of, err := c.b.Parents()
+		if err != nil {
+			return nil, err
+		}
+		for i, row := range c.rows {
+			up[i] = min(of[row], storage.NoParent)
+			if of[row] >= 0 {
+				up[i] = storage.LostParent
+				if at, ok := slices.BinarySearch(c.rows[:i], of[row]); ok {
+					up[i] = int32(at)
+				}
+			}
+		}
+		c.parents = up
+		return up, nil
+	}
 	var chain []int32
 	var err error
 	for t := range c.ids {
@@ -250,11 +328,16 @@ func (c *Chosen) gather(key storage.SpanKey) (*storage.SpanColumn, error) {
 		out.Ints = []int64{}
 	}
 	at := 0
-	for t := range c.ids { // the rows of a trace lie together
-		lo, hi := c.rows[c.first[t]], c.rows[c.first[t+1]-1]
-		n, _ := slices.BinarySearch(from.Rows[at:], lo)
-		for at += n; at < len(from.Rows) && from.Rows[at] <= hi; at++ {
-			out.Rows = append(out.Rows, from.Rows[at]-lo+c.first[t])
+	for i, row := range c.rows {
+		for n := 0; at < len(from.Rows) && from.Rows[at] < row; n++ {
+			if at++; n == 8 { // far away
+				n, _ := slices.BinarySearch(from.Rows[at:], row)
+				at += n
+				break
+			}
+		}
+		for ; at < len(from.Rows) && from.Rows[at] == row; at++ {
+			out.Rows = append(out.Rows, int32(i))
 			if from.Ints != nil {
 				out.Ints = append(out.Ints, from.Ints[at])
 			} else {

@@ -107,6 +107,7 @@ func chosen(t require.TestingT, s *columns.Segment, k int, of []trace, some ...i
 	c, rows, _ = open()
 	sameColumns(t, c, rows)
 	c, rows, _ = open()
+	tornColumns(t, s, k, flat(of))
 	last := len(rows) - 1
 	sp, err := c.Spans([]int{last, 0}, 0) // a few are looked for by themselves
 	require.NoError(t, err)
@@ -114,6 +115,50 @@ func chosen(t require.TestingT, s *columns.Segment, k int, of []trace, some ...i
 		require.Equal(t, r.Span.SpanID, sp.SpanID[i])
 		require.Equal(t, r.Span.ParentID, sp.ParentID[i])
 	}
+}
+
+// tornColumns compares every third row of a block with what it is.
+func tornColumns(t require.TestingT, s *columns.Segment, k int, of []storage.SpanRow) {
+	b, err := s.BlockIn(k, &columns.Memory{})
+	require.NoError(t, err)
+	set := make([]uint64, (len(of)+63)/64)
+	var rows []storage.SpanRow
+	for i, r := range of {
+		if i%3 != 2 {
+			continue
+		}
+		set[i/64] |= 1 << (i % 64)
+		rows = append(rows, r)
+	}
+	if len(rows) == 0 {
+		return
+	}
+	c, err := b.ChooseRows(set)
+	require.NoError(t, err)
+	sameColumns(t, c, rows)
+	parents, err := c.Parents()
+	require.NoError(t, err)
+	first, err := c.First()
+	require.NoError(t, err)
+	ids, err := c.Traces()
+	require.NoError(t, err)
+	full, err := b.Parents()
+	require.NoError(t, err)
+	for n, id := range ids {
+		for i := first[n]; i < first[n+1]; i++ {
+			require.Equal(t, id, rows[i].Span.TraceID)
+			up := full[3*i+2]
+			switch {
+			case up >= 0 && up%3 == 2:
+				require.Equal(t, up/3, parents[i])
+			case up >= 0:
+				require.Equal(t, int32(storage.LostParent), parents[i])
+			default:
+				require.Equal(t, up, parents[i])
+			}
+		}
+	}
+	require.Equal(t, len(rows), int(first[len(ids)]))
 }
 
 // same compares traces span by span.

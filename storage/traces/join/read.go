@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"iter"
 	"math"
+	"math/bits"
 	"slices"
 
 	"github.com/braidobs/braid/internal/telemetry"
@@ -420,6 +421,9 @@ func (r *reader) blockOf(u *unit, i int) (storage.TraceBlock, error) {
 	if err != nil {
 		return nil, err
 	}
+	if r.Fragments && r.Order == storage.Unordered && len(u.Masks) == 0 { // else a torn trace would start later than the block says
+		return r.rowsOf(u, b)
+	}
 	maybe := &set{all: true}
 	for k := range r.Need {
 		s, err := u.passing(r.Need, k, i, func() (storage.TraceBlock, error) { return b, nil })
@@ -469,6 +473,38 @@ func (r *reader) blockOf(u *unit, i int) (storage.TraceBlock, error) {
 		return nil, err
 	}
 	return chosen{Chosen: of}, nil
+}
+
+// rowsOf returns the rows of a block that may match all predicates, each for itself; the block when these are many.
+func (r *reader) rowsOf(u *unit, b storage.TraceBlock) (storage.TraceBlock, error) {
+	of, ok := b.(traces.Bounded)
+	if !ok || len(r.Need) == 0 {
+		return b, nil
+	}
+	for k := range r.Need {
+		if _, err := u.test(r.Need, k); err != nil {
+			return nil, err
+		}
+	}
+	rows, err := of.Passing(u.tests)
+	if rows == nil || err != nil {
+		return b, err
+	}
+	n := 0
+	for _, x := range rows {
+		n += bits.OnesCount64(x)
+	}
+	switch {
+	case n == 0:
+		return nil, r.counted(b, 1)
+	case n > b.Len()/2:
+		return b, nil
+	}
+	some, err := of.ChooseRows(rows)
+	if err != nil {
+		return nil, err
+	}
+	return chosen{Chosen: some}, nil
 }
 
 // unmasked returns some traces of a block without what was deleted.
