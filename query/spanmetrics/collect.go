@@ -24,7 +24,7 @@ const (
 	maxDims   = 8
 	maxSteps  = 1 << 20
 
-	recentGroups = 1 << 10
+	recentBits = 11 // of the groups that were looked up last
 )
 
 // key is the values of the labels of a group, as numbers of texts.
@@ -103,8 +103,19 @@ type collector struct {
 
 // recent is a group that was looked up before.
 type recent struct {
-	key   key
 	group *group
+	small uint64 // its key, unless that is too large
+	key   key
+	isKey bool // it is
+}
+
+// small returns the first n numbers of a key as one, and whether these are all that it has.
+func (k *key) small(n int) (small uint64, ok bool) {
+	all := uint32(0)
+	for _, id := range k[:min(n, 4)] {
+		small, all = small<<16|uint64(id), all|id
+	}
+	return small, n <= 4 && all < 1<<16
 }
 
 // ids are the numbers of the texts that edges are made of.
@@ -113,7 +124,7 @@ type ids struct{ client, server, producer, consumer, messaging, database, virtua
 // newCollector returns one that counts what matchers leave of a metric. Labels that matchers name besides those of the metric
 // are attributes, which it looks up with keys.
 func newCollector(m metric, g grid, ms []*labels.Matcher, known []storage.SpanKey) (*collector, error) {
-	c := &collector{metric: m, grid: g, width: 1, names: texts{ids: make(map[string]uint32)}, groups: make(map[key]*group), recent: make([]recent, recentGroups)}
+	c := &collector{metric: m, grid: g, width: 1, names: texts{ids: make(map[string]uint32)}, groups: make(map[key]*group), recent: make([]recent, 1<<recentBits)}
 	c.names.id("")
 	if m.part == bucket {
 		c.nanos, _ = m.bounds()
@@ -392,16 +403,18 @@ func (d *dim) put(col *storage.SpanColumn, j int, id uint32) {
 }
 
 // group returns the group with a key, which has texts for the labels.
-func (c *collector) group(k key) (*group, error) {
-	var mix uint32
-	for _, id := range k[:len(c.dims)] {
-		mix = (mix + id) * 0x9e3779b1
+func (c *collector) group(k *key) (*group, error) {
+	mix, small := k.small(len(c.dims))
+	if !small {
+		for _, id := range k[:len(c.dims)] {
+			mix = (mix ^ uint64(id)) * 0x9e3779b97f4a7c15
+		}
 	}
-	seen := &c.recent[mix>>22]
-	if seen.group != nil && seen.key == k {
+	seen := &c.recent[mix*0x9e3779b97f4a7c15>>(64-recentBits)]
+	if seen.group != nil && seen.isKey != small && (small && seen.small == mix || !small && seen.key == *k) {
 		return seen.group, nil
 	}
-	g := c.groups[k]
+	g := c.groups[*k]
 	if g == nil {
 		own := c.metric.labels()
 		pairs := make(map[string]string)
@@ -420,9 +433,9 @@ func (c *collector) group(k key) (*group, error) {
 		if g, err = c.add(labels.FromMap(pairs)); err != nil {
 			return nil, err
 		}
-		c.groups[k] = g
+		c.groups[*k] = g
 	}
-	*seen = recent{k, g}
+	*seen = recent{g, mix, *k, !small}
 	return g, nil
 }
 

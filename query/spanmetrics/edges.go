@@ -111,7 +111,7 @@ func (c *collector) edge(e edge) error {
 			k[3+i] = d.rows[row]
 		}
 	}
-	g, err := c.group(k)
+	g, err := c.group(&k)
 	if err != nil || !g.keep {
 		return err
 	}

@@ -29,7 +29,7 @@ func (c *collector) spans(b storage.TraceBlock) error {
 		for i, d := range c.dims {
 			k[i] = d.rows[row]
 		}
-		g, err := c.group(k)
+		g, err := c.group(&k)
 		if err != nil {
 			return err
 		}
