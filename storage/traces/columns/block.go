@@ -1,6 +1,7 @@
 package columns
 
 import (
+	"bytes"
 	"fmt"
 	"slices"
 	"sync"
@@ -86,6 +87,7 @@ type pageReader struct {
 	views [codesOfParents + 1]piece.View
 
 	lengths []int64
+	begun   []int64 // starts of some rows, the first ones
 
 	spans []byte // span IDs, once read
 	gone  []byte // IDs of lost parents
@@ -300,6 +302,16 @@ func (p *pageReader) fixed(what string, r piece.Ref, n, width int) ([]byte, erro
 	return raw, err
 }
 
+// lasting reads a number of bytes into the memory of the block.
+func (p *pageReader) lasting(what string, r piece.Ref, size int) ([]byte, error) {
+	p.b.read += int64(r.Size)
+	b, err := p.FetchOwn(p.b.mem, what, r)
+	if err == nil && len(b) != size {
+		err = p.Bad(what, "%d bytes, want %d", len(b), size)
+	}
+	return b, err
+}
+
 func (p *pageReader) ints(what string, r piece.Ref, n int) ([]int64, error) {
 	raw, err := p.fleeting(what, r)
 	if err != nil {
@@ -426,9 +438,16 @@ func (p *pageReader) durations() (_ []int64, err error) {
 
 // DurationsOf is storage.DurationsOf.
 func (b *Block) DurationsOf(set []uint64) ([]int64, error) {
-	p := b.pages[0]
-	if b.durs != nil || len(b.pages) > 1 || p.lengths != nil {
+	if b.durs != nil || len(b.pages) > 1 {
 		return b.Durations()
+	}
+	return b.pages[0].durationsOf(set)
+}
+
+// durationsOf returns the durations of the rows of a set; what it returns for others is not defined.
+func (p *pageReader) durationsOf(set []uint64) ([]int64, error) {
+	if p.lengths != nil {
+		return p.lengths, nil
 	}
 	if err := p.load(); err != nil {
 		return nil, err
@@ -437,8 +456,51 @@ func (b *Block) DurationsOf(set []uint64) ([]int64, error) {
 	if err != nil {
 		return nil, err
 	}
-	ns, err := piece.Some(b.mem, raw, p.info.Rows, set)
+	ns, err := piece.Some(p.b.mem, raw, p.info.Rows, set)
 	return ns, p.Corrupt("durations", err)
+}
+
+// startsUntil returns the starts of the rows below n, and maybe of others.
+func (b *Block) startsUntil(n int) ([]int64, error) {
+	if b.starts != nil || len(b.pages) > 1 {
+		return b.Starts()
+	}
+	p := b.pages[0]
+	if len(p.begun) >= n {
+		return p.begun, nil
+	}
+	if err := p.load(); err != nil {
+		return nil, err
+	}
+	raw, err := p.fleeting("starts", p.starts)
+	if err != nil {
+		return nil, err
+	}
+	p.begun, err = piece.Until(b.mem, raw, p.info.Rows, n)
+	return p.begun, p.Corrupt("starts", err)
+}
+
+// times returns the starts and the durations of some rows, which may be those of others, too.
+func (b *Block) times(rows []int) (starts, durs []int64, err error) {
+	if len(rows) > b.info.Rows/4 {
+		if starts, err = b.Starts(); err != nil {
+			return nil, nil, err
+		}
+		durs, err = b.Durations()
+		return starts, durs, err
+	}
+	last := 0
+	set := b.mem.Sets.Get((b.info.Rows + 63) / 64)
+	clear(set)
+	for _, row := range rows {
+		last = max(last, row)
+		set[row>>6] |= 1 << (row & 63)
+	}
+	if starts, err = b.startsUntil(last + 1); err != nil {
+		return nil, nil, err
+	}
+	durs, err = b.DurationsOf(set)
+	return starts, durs, err
 }
 
 // Parents implements storage.TraceBlock.
@@ -598,6 +660,7 @@ func (p *pageReader) decode(k *keyRows) error {
 	if err != nil {
 		return err
 	}
+	raw = bytes.Clone(raw) // values are kept
 	var vals []telemetry.Value
 	if k.form == formStrings {
 		ss, err := piece.Texts(raw, k.distinct)
@@ -624,10 +687,11 @@ func (p *pageReader) decode(k *keyRows) error {
 	return err
 }
 
-// texts reads the distinct values of a column.
+// texts reads the distinct values of a column into the memory of the block.
 func (p *pageReader) texts(k *keyRows) (_ []byte, err error) {
 	if k.raw == nil {
-		k.raw, err = p.piece(p.s.keys[k.key].name, k.data)
+		p.b.read += int64(k.data.Size)
+		k.raw, err = p.FetchOwn(p.b.mem, p.s.keys[k.key].name, k.data)
 	}
 	return k.raw, err
 }

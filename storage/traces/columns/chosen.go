@@ -22,7 +22,7 @@ type Chosen struct {
 	torn    bool // the rows of a trace are not all of it
 }
 
-// Choose returns the traces with the given numbers, which ascend.
+// Choose returns the traces with the given numbers, which ascend. There is at least one.
 func (b *Block) Choose(traces []int32) (*Chosen, error) {
 	first, err := b.First()
 	if err != nil {
@@ -127,7 +127,7 @@ func (c *Chosen) Starts() ([]int64, error) {
 	if c.starts != nil {
 		return c.starts, nil
 	}
-	of, err := c.b.Starts()
+	of, err := c.b.startsUntil(int(c.rows[len(c.rows)-1]) + 1)
 	if err != nil {
 		return nil, err
 	}
@@ -140,7 +140,12 @@ func (c *Chosen) Durations() ([]int64, error) {
 	if c.lengths != nil {
 		return c.lengths, nil
 	}
-	of, err := c.b.Durations()
+	set := c.b.mem.Sets.Get((c.b.info.Rows + 63) / 64)
+	clear(set)
+	for _, row := range c.rows {
+		set[row>>6] |= 1 << (row & 63)
+	}
+	of, err := c.b.DurationsOf(set)
 	if err != nil {
 		return nil, err
 	}

@@ -189,7 +189,7 @@ func (p *pageReader) passing(t *Test, set []uint64) (bool, error) {
 		piece.Fill(set, p.info.Rows)
 	}
 	if t.timed {
-		durs, err := p.durations()
+		durs, err := p.durationsOf(set)
 		if err != nil {
 			return false, err
 		}

@@ -28,7 +28,7 @@ func (b *Block) spanIDs(rows []int) (ids, parents []telemetry.SpanID, err error)
 			return out, err
 		}
 		if p.spans == nil {
-			if p.spans, err = p.fixed("span IDs", p.spanIDs, p.info.Rows, 8); err != nil {
+			if p.spans, err = p.lasting("span IDs", p.spanIDs, 8*p.info.Rows); err != nil {
 				return out, err
 			}
 		}
@@ -125,11 +125,7 @@ func (b *Block) Spans(rows []int, cols storage.SpanColumns) (*storage.SpanBlock,
 	if err != nil {
 		return nil, err
 	}
-	starts, err := b.Starts()
-	if err != nil {
-		return nil, err
-	}
-	durs, err := b.Durations()
+	starts, durs, err := b.times(rows)
 	if err != nil {
 		return nil, err
 	}

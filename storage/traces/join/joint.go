@@ -49,6 +49,8 @@ const (
 // group is traces in several places that come in one block.
 type group struct {
 	joints      []joint
+	in          []int32 // the number of the block of each place of each of the traces
+	blocks      []places.Place
 	lo, hi      int64
 	first, last int64
 }
@@ -64,14 +66,27 @@ func groupsOf(js []joint) (out []group) {
 	})
 	for len(js) > 0 {
 		g := group{lo: math.MaxInt64, hi: math.MinInt64, first: js[0].first, last: math.MinInt64}
-		blocks := make(map[places.Place]bool)
+		number := make(map[places.Place]int32)
 		k := 0
 		for ; k < len(js) && k < maxJoints; k++ {
+			fresh := 0
 			for _, p := range js[k].at {
-				blocks[places.Place{Unit: p.Unit, Block: p.Block}] = true
+				if _, ok := number[places.Place{Unit: p.Unit, Block: p.Block}]; !ok {
+					fresh++
+				}
 			}
-			if len(blocks) > jointBlocks && k > 0 {
+			if k > 0 && fresh+len(g.blocks) > jointBlocks {
 				break
+			}
+			for _, p := range js[k].at {
+				block := places.Place{Unit: p.Unit, Block: p.Block}
+				n, ok := number[block]
+				if !ok {
+					n = int32(len(g.blocks))
+					number[block] = n
+					g.blocks = append(g.blocks, block)
+				}
+				g.in = append(g.in, n)
 			}
 			g.lo, g.hi, g.last = min(g.lo, js[k].lo), max(g.hi, js[k].hi), max(g.last, js[k].last)
 		}
@@ -91,17 +106,35 @@ func (r *reader) pushGroup(g *group, batch int) {
 	if len(r.Masks) > 0 { // the first spans may be deleted
 		bound = g.last
 	}
-	r.push(candidate{joints: g.joints, batch: batch, bound: bound, n: len(r.queue)})
+	r.push(candidate{group: g, batch: batch, bound: bound, n: len(r.queue)})
 }
 
 // chosen returns the traces of a candidate that may be what the query asks for. It opens what it has to look at.
 func (r *reader) chosen(c *candidate, o *opened) ([]joint, error) {
+	g := c.group
 	if len(r.Need) == 0 && c.batch == 0 {
-		return c.joints, nil
+		return g.joints, nil
 	}
-	out := make([]joint, 0, len(c.joints))
-	for i := range c.joints {
-		j := &c.joints[i]
+	pass := make([][]*set, 0, 4)
+	for k := range r.Need {
+		of, some, err := r.passing(g, k, o)
+		if err != nil {
+			return nil, err
+		}
+		if !some && c.batch > 0 { // there are no heads in tables
+			return nil, nil
+		}
+		pass = append(pass, of)
+	}
+	var out []joint
+	in := g.in
+	for i := range g.joints {
+		j := &g.joints[i]
+		mine := in[:len(j.at)]
+		in = in[len(j.at):]
+		if !r.matches(j, mine, pass) {
+			continue
+		}
 		if c.batch > 0 {
 			if !r.overlaps(j.lo, j.hi) || len(r.taken) > 0 && r.taken[j.id] {
 				continue
@@ -110,15 +143,54 @@ func (r *reader) chosen(c *candidate, o *opened) ([]joint, error) {
 				continue // it came with an earlier one
 			}
 		}
-		ok, err := r.wanted(j, o)
-		if err != nil {
-			return nil, err
-		}
-		if ok {
-			out = append(out, *j)
-		}
+		out = append(out, *j)
 	}
 	return out, nil
+}
+
+// matches says whether a trace has a row for each predicate, given which traces of the blocks of its places have.
+func (r *reader) matches(j *joint, in []int32, pass [][]*set) bool {
+next:
+	for k, of := range pass {
+		for i, n := range in {
+			if of[n].has(int(j.at[i].Trace)) {
+				continue next
+			}
+		}
+		for i := range j.heads {
+			if r.headMatch(&j.heads[i], k) {
+				continue next
+			}
+		}
+		return false
+	}
+	return true
+}
+
+// passing returns for each block of a group which traces may have a row that matches predicate k, and whether there are any.
+func (r *reader) passing(g *group, k int, o *opened) (pass []*set, some bool, err error) {
+	pass = make([]*set, len(g.blocks))
+	for n, p := range g.blocks {
+		u := r.units[p.Unit]
+		if u.broken {
+			continue
+		}
+		pass[n], err = u.passing(r.Need, k, int(p.Block), func() (storage.TraceBlock, error) {
+			i, err := r.open(o, p)
+			if err != nil {
+				return nil, err
+			}
+			return o.blocks[i], nil
+		})
+		if err != nil {
+			if err = r.lost(u, err); err != nil {
+				return nil, false, err
+			}
+			continue
+		}
+		some = some || !pass[n].empty()
+	}
+	return pass, some, nil
 }
 
 // opened is blocks that are open at once, and valid until others are opened in their place.
@@ -170,7 +242,7 @@ func (r *reader) join(all []joint) error {
 		if !r.overlaps(j.lo, j.hi) {
 			continue
 		}
-		ok, err := r.wanted(j, nil)
+		ok, err := r.wanted(j)
 		if err != nil {
 			return err
 		}
@@ -178,16 +250,17 @@ func (r *reader) join(all []joint) error {
 			wanted = append(wanted, *j)
 		}
 	}
-	for _, g := range groupsOf(wanted) {
-		r.push(candidate{joints: g.joints, bound: g.first, n: len(r.queue)})
+	groups := groupsOf(wanted)
+	for i := range groups {
+		r.push(candidate{group: &groups[i], bound: groups[i].first, n: len(r.queue)})
 	}
 	return nil
 }
 
-// wanted says whether a trace may have a row for each predicate. Without o it goes by what the blocks may hold, else it looks at them.
-func (r *reader) wanted(j *joint, o *opened) (bool, error) {
+// wanted says whether a trace may have a row for each predicate, as far as is known without a look at the blocks.
+func (r *reader) wanted(j *joint) (bool, error) {
 	for k := range r.Need {
-		ok, err := r.mayMatch(j, k, o)
+		ok, err := r.mayMatch(j, k)
 		if !ok || err != nil {
 			return false, err
 		}
@@ -196,24 +269,13 @@ func (r *reader) wanted(j *joint, o *opened) (bool, error) {
 }
 
 // mayMatch says whether a row of a trace may match predicate k.
-func (r *reader) mayMatch(j *joint, k int, o *opened) (bool, error) {
+func (r *reader) mayMatch(j *joint, k int) (bool, error) {
 	for _, p := range j.at {
 		u := r.units[p.Unit]
 		if u.broken {
 			continue
 		}
 		ok, err := u.mayHold(r.Need, k, int(p.Block))
-		if ok && o != nil {
-			var s *set
-			s, err = u.passing(r.Need, k, int(p.Block), func() (storage.TraceBlock, error) {
-				n, err := r.open(o, p)
-				if err != nil {
-					return nil, err
-				}
-				return o.blocks[n], nil
-			})
-			ok = s.has(int(p.Trace))
-		}
 		if err != nil {
 			if err = r.lost(u, err); err != nil {
 				return false, err

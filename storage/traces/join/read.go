@@ -380,7 +380,7 @@ func (r *reader) send(c *candidate, rest int64) error {
 		if b, err = r.blockOf(c.u, c.block); err != nil {
 			return r.lost(c.u, err)
 		}
-	case c.joints != nil:
+	case c.group != nil:
 		var o opened
 		js, err := r.chosen(c, &o)
 		if err != nil {
@@ -574,13 +574,13 @@ func (r *reader) cut(u *unit, b storage.TraceBlock, p *place) (bool, error) {
 
 // candidate is something in the queue: a unit, a block of one, traces that are joined, or traces of heads.
 type candidate struct {
-	bound  int64 // none of its traces starts after it
-	u      *unit
-	block  int // -1: the unit's blocks are not in the queue yet
-	joints []joint
-	batch  int // that the joints are of, which are not looked at yet; 0 for those that are wanted
-	heads  []traces.HeldTrace
-	n      int // place in the queue: of equal bounds the first one comes first
+	bound int64 // none of its traces starts after it
+	u     *unit
+	block int // -1: the unit's blocks are not in the queue yet
+	group *group
+	batch int // of whose table the group is; 0 for others
+	heads []traces.HeldTrace
+	n     int // place in the queue: of equal bounds the first one comes first
 }
 
 // candidates is a heap, the newest on top.

@@ -19,7 +19,7 @@ type unit struct {
 
 	// By predicate of the query: what rows that match pass, and by block which traces have such; nil before it was asked for.
 	tests []*columns.Test
-	pass  map[int][]*set
+	pass  [][]*set
 }
 
 // set is a set of blocks of a unit, or of traces of a block, by number. Nil is empty.
@@ -140,8 +140,8 @@ func (u *unit) prune(need []storage.Predicate) (*set, error) {
 // passing returns the traces of a block that may have a row that matches predicate k of need. Open is called if it has to be looked
 // at.
 func (u *unit) passing(need []storage.Predicate, k, block int, open func() (storage.TraceBlock, error)) (*set, error) {
-	if u.pass == nil {
-		u.pass = make(map[int][]*set)
+	for block >= len(u.pass) {
+		u.pass = append(u.pass, nil)
 	}
 	if u.pass[block] == nil {
 		u.pass[block] = make([]*set, len(need))

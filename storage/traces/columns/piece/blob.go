@@ -146,13 +146,17 @@ func (s *Source) FetchIn(m *Memory, what string, r Ref) ([]byte, error) {
 
 // FetchOwn is FetchIn for what stays until Reuse.
 func (s *Source) FetchOwn(m *Memory, what string, r Ref) ([]byte, error) {
-	was := m.unpacked
-	m.unpacked = m.bytes.Get(r.Raw + 2*padding)
-	b, err := s.FetchIn(m, what, r)
-	m.unpacked = was
-	if err == nil && r.Raw == 0 {
-		b = append(m.bytes.Get(r.Size)[:0], b...)
+	raw, unpacked := m.raw, m.unpacked
+	if r.Raw > 0 {
+		m.unpacked = m.bytes.Get(r.Raw + 2*padding)
+	} else {
+		m.raw = m.bytes.Get(r.Size + 2*padding)
 	}
+	b, err := s.FetchIn(m, what, r)
+	if r.Raw > 0 {
+		raw = m.raw
+	}
+	m.raw, m.unpacked = raw, unpacked
 	return b, err
 }
 

@@ -113,6 +113,11 @@ func TestRoundTrip(t *testing.T) {
 		got, err := piece.Ints(&m, b, len(ns))
 		require.NoError(t, err)
 		require.Equal(t, ns, got)
+		k := rapid.IntRange(1, len(ns)).Draw(t, "until")
+		got, err = piece.Until(&m, b, len(ns), k)
+		require.NoError(t, err)
+		require.GreaterOrEqual(t, len(got), k)
+		require.Equal(t, ns[:len(got)], got)
 		_, err = piece.Ints(&m, append(b, 0), len(ns))
 		require.Error(t, err)
 		ss := rapid.SliceOf(rapid.String()).Draw(t, "texts")
@@ -163,6 +168,11 @@ func FuzzDecode(f *testing.F) {
 		var m piece.Memory
 		if ns, err := piece.Ints(&m, b, int(n)); err == nil {
 			require.Len(t, ns, int(n))
+		}
+		if k := int(n)/2 + 1; k <= int(n) {
+			if ns, err := piece.Until(&m, b, int(n), k); err == nil {
+				require.GreaterOrEqual(t, len(ns), k)
+			}
 		}
 		if v, err := piece.ViewOf(&m, b, int(n), 1000); err == nil {
 			for i := range v.Len() {
