@@ -265,7 +265,26 @@ func unpack[T number](src []byte, r []T, width uint, by, add T) {
 			o[6] = T(u&mask)*by + add
 			o[7] = T(u>>w&mask)*by + add
 		}
-	case width > 57:
+	case width <= 57:
+		for ; len(r) >= 8; src, r = src[width:], r[8:] {
+			o, b := r[:8:8], src[:width+8]
+			bit := width
+			o[0] = T(binary.LittleEndian.Uint64(b)&mask)*by + add
+			o[1] = T(binary.LittleEndian.Uint64(b[bit>>3:])>>(bit&7)&mask)*by + add
+			bit += width
+			o[2] = T(binary.LittleEndian.Uint64(b[bit>>3:])>>(bit&7)&mask)*by + add
+			bit += width
+			o[3] = T(binary.LittleEndian.Uint64(b[bit>>3:])>>(bit&7)&mask)*by + add
+			bit += width
+			o[4] = T(binary.LittleEndian.Uint64(b[bit>>3:])>>(bit&7)&mask)*by + add
+			bit += width
+			o[5] = T(binary.LittleEndian.Uint64(b[bit>>3:])>>(bit&7)&mask)*by + add
+			bit += width
+			o[6] = T(binary.LittleEndian.Uint64(b[bit>>3:])>>(bit&7)&mask)*by + add
+			bit += width
+			o[7] = T(binary.LittleEndian.Uint64(b[bit>>3:])>>(bit&7)&mask)*by + add
+		}
+	default:
 		for i := range r {
 			r[i] = T(readBits(src, i*int(width), int(width)))*by + add
 		}
