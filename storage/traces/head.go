@@ -72,23 +72,6 @@ func (t *HeldTrace) Len() int { return int(t.rows) }
 // Of returns the snapshot, and the number of the trace in it, as Tenant.Matching has it.
 func (t *HeldTrace) Of() (*Tenant, int) { return t.of, int(t.n) }
 
-// Each calls f for the spans that start from lo to hi and that masks do not cover, in the order of arrival. F may keep them.
-func (t *HeldTrace) Each(lo, hi int64, masks []Mask, f func(*telemetry.Resource, *telemetry.Span)) {
-	rows := t.of.chain(nil, t.last)
-	spans := make([]telemetry.Span, 0, len(rows))
-	as := make(telemetry.Attrs, 0, 10*len(rows))
-	for _, row := range rows {
-		r, e := &t.of.rows[row], t.of.at(row)
-		if r.start < lo || r.start > hi || len(masks) > 0 && Covered(since(masks, e.pos), t.id, r.start) {
-			continue
-		}
-		spans = append(spans, telemetry.Span{})
-		s := &spans[len(spans)-1]
-		as = t.of.unpack(row, s, as)
-		f(e.res, s)
-	}
-}
-
 // entry is what one batch brought.
 type entry struct {
 	batch  int   // its number

@@ -2,9 +2,9 @@ package join
 
 import (
 	"cmp"
+	"math"
 	"slices"
 
-	"github.com/braidobs/braid/internal/telemetry"
 	"github.com/braidobs/braid/storage"
 	"github.com/braidobs/braid/storage/traces"
 )
@@ -61,22 +61,53 @@ type headNeed struct {
 	k  int
 }
 
-// headRows returns the spans of a trace in heads that were not deleted, in the order of arrival.
-func (r *reader) headRows(in []traces.HeldTrace) []storage.SpanRow {
-	var out []storage.SpanRow
-	for i := range in {
-		in[i].Each(r.Lo, r.Hi, r.Masks, func(res *telemetry.Resource, s *telemetry.Span) {
-			out = append(out, storage.SpanRow{Resource: res, Span: s})
-		})
-	}
-	return out
-}
-
 // headBlock makes a block of traces that lie in one head only.
 func (r *reader) headBlock(held []traces.HeldTrace) storage.TraceBlock {
-	b := storage.NewTraceRows(0)
+	b := newHeldBlock(&r.columns)
+	var rows []traces.Held
 	for i := range held {
-		b.Add(r.headRows(held[i : i+1]))
+		rows = held[i].Rows(rows[:0], r.Lo, r.Hi, r.Masks)
+		lo, hi, _ := held[i].Bounds()
+		b.span(lo, hi)
+		b.settle(held[i].ID(), rows, &r.settler)
 	}
 	return b
+}
+
+// headFragments puts the spans of a head into the queue, as far as they are wanted, as if each were a trace.
+func (r *reader) headFragments(h *traces.Tenant) {
+	held := h.Traces()
+	wanted := make([]bool, len(held))
+	for i := range held {
+		lo, hi, _ := held[i].Bounds()
+		wanted[i] = r.overlaps(lo, hi)
+		for k := 0; wanted[i] && k < len(r.Need); k++ {
+			wanted[i] = r.headMatch(&held[i], k)
+		}
+	}
+	var b *heldBlock
+	last := int64(math.MinInt64)
+	send := func() {
+		if b != nil {
+			r.push(candidate{held: b, bound: last, n: -1})
+		}
+		b, last = nil, math.MinInt64
+	}
+	h.EachRow(r.Lo, r.Hi, r.Masks, func(row traces.Held, trace int) bool {
+		if trace >= len(wanted) || !wanted[trace] {
+			return true
+		}
+		if b == nil {
+			b = newHeldBlock(&r.columns)
+			b.grow(blockRows)
+		}
+		lo, hi, _ := held[trace].Bounds()
+		b.span(lo, hi)
+		b.add(held[trace].ID(), row)
+		if last = max(last, row.Start()); b.Len() == blockRows {
+			send()
+		}
+		return true
+	})
+	send()
 }

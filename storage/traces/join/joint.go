@@ -380,11 +380,18 @@ again:
 		return nil, err
 	}
 	blocks, owners := of.blocks, of.owners
-	held := storage.NewTraceRows(0)
+	held := newHeldBlock(&r.columns)
 	inHead := make([]place, len(js))
 	for i := range js {
 		from := held.Len()
-		held.Add(r.headRows(js[i].heads))
+		var rows []traces.Held
+		for k := range js[i].heads {
+			h := &js[i].heads[k]
+			rows = h.Rows(rows, r.Lo, r.Hi, r.Masks)
+			lo, hi, _ := h.Bounds()
+			held.span(lo, hi)
+		}
+		held.add(js[i].id, rows...)
 		inHead[i] = place{block: len(blocks), from: int32(from), to: int32(held.Len())}
 	}
 	if held.Len() > 0 {
@@ -481,10 +488,6 @@ func (r *reader) headTraces(known *table) (all []joint, plain []traces.HeldTrace
 	for k, h := range r.heads {
 	next:
 		for _, tr := range h.Traces() {
-			if r.Fragments {
-				plain = append(plain, tr)
-				continue
-			}
 			id := tr.ID()
 			j := joint{id: id, heads: []traces.HeldTrace{tr}}
 			for o, other := range r.heads {

@@ -67,6 +67,8 @@ type reader struct {
 	taken   map[telemetry.TraceID]bool // traces of heads that are joined with others
 	inHeads sharing                    // of blocks that have such
 	queue   candidates
+	columns traces.HeldColumns // of spans of heads
+	settler storage.Settler
 	memory  *columns.Memory   // of the block that is read: what is yielded is valid until the next
 	more    []*columns.Memory // of the blocks of joined traces, one each
 	// matching says of the traces of a head which may have a row for a predicate.
@@ -251,7 +253,13 @@ func (r *reader) begin(n int, batch []*unit, known *table) error {
 	for _, u := range batch {
 		u.batch, u.table = n, known
 	}
-	if n == 1 {
+	switch {
+	case n > 1:
+	case r.Fragments:
+		for _, h := range r.heads {
+			r.headFragments(h)
+		}
+	default:
 		all, plain := r.headTraces(known)
 		r.headChunks(plain)
 		if err := r.join(all); err != nil {
@@ -392,6 +400,8 @@ func (r *reader) send(c *candidate, rest int64) error {
 		if b, err = r.compose(js, &o); err != nil {
 			return err
 		}
+	case c.held != nil:
+		b = c.held
 	default:
 		b = r.headBlock(c.heads)
 	}
@@ -580,6 +590,7 @@ type candidate struct {
 	group *group
 	batch int // of whose table the group is; 0 for others
 	heads []traces.HeldTrace
+	held  *heldBlock
 	n     int // place in the queue: of equal bounds the first one comes first
 }
 

@@ -110,19 +110,24 @@ func (r *reader) text() string {
 func (r *reader) value() telemetry.Value {
 	switch n := r.uvarint(); n {
 	case otherValue:
-		if telemetry.Kind(r.s[0]) == telemetry.KindInt {
-			r.s = r.s[1:]
-			return telemetry.Int(r.varint())
-		}
-		d := telemetry.NewDecoder(r.s)
-		v := d.Value()
-		r.s = r.s[d.Offset():]
-		return v
+		return r.other()
 	case plainText:
 		return telemetry.String(r.take(int(r.uvarint())))
 	default:
 		return telemetry.String(r.v.texts[n-firstText])
 	}
+}
+
+// other reads a value that is no text.
+func (r *reader) other() telemetry.Value {
+	if telemetry.Kind(r.s[0]) == telemetry.KindInt {
+		r.s = r.s[1:]
+		return telemetry.Int(r.varint())
+	}
+	d := telemetry.NewDecoder(r.s)
+	v := d.Value()
+	r.s = r.s[d.Offset():]
+	return v
 }
 
 func (r *reader) attrs() telemetry.Attrs {
