@@ -69,20 +69,10 @@ type pageReader struct {
 	info *pageInfo
 	base int // row of the block that is its first one
 
-	loaded  bool
-	ids     piece.Ref
-	counts  piece.Ref
-	spanIDs piece.Ref
-	parents piece.Ref
-	lost    piece.Ref
-	starts  piece.Ref
-	durs    piece.Ref
-	res     piece.Ref
-	items   [families]itemReader
-	times   piece.Ref // of events
-	linked  piece.Ref
-	own     []keyRows // by key
-	ownAt   []uint16  // by key, the place in own and 1; 0 for none
+	*pageHead // nil before it is read
+	items     [families]itemReader
+	own       []keyRows // the columns of the head, once one is asked for
+	ownAt     []uint16  // by key, the place in own and 1; 0 for none
 
 	views [codesOfParents + 1]piece.View
 
@@ -102,9 +92,7 @@ type pageReader struct {
 
 // itemReader is the items of a family in a page.
 type itemReader struct {
-	n      int
-	rows   piece.Ref // of events and links
-	tuples piece.Ref
+	itemHead
 
 	of    []int32 // rows, once read
 	codes []uint32
@@ -112,12 +100,7 @@ type itemReader struct {
 
 // keyRows is the column of a key in a page.
 type keyRows struct {
-	key      uint32
-	form     byte
-	n        int
-	distinct int
-	data     piece.Ref
-	codes    piece.Ref
+	keyHead
 
 	found bool
 	at    []int32 // items that have it; nil when all do
@@ -137,160 +120,6 @@ func (p *pageReader) piece(what string, r piece.Ref) ([]byte, error) {
 func (p *pageReader) fleeting(what string, r piece.Ref) ([]byte, error) {
 	p.b.read += int64(r.Size)
 	return p.FetchIn(p.b.mem, what, r)
-}
-
-// load reads the head.
-func (p *pageReader) load() error {
-	if p.loaded {
-		return nil
-	}
-	h, err := p.Begin(p.b.mem, int64(min(17*p.info.Traces+32, 1<<16))) // mostly with the IDs of traces and their rows
-	if err != nil {
-		return err
-	}
-	p.b.read += p.Head
-	if !p.Whole(h, p.info.crc) {
-		return p.Bad("head", "the checksum does not match")
-	}
-	d := telemetry.NewDecoderBytes(h)
-	p.readHead(d)
-	if d.Err() == nil && d.Len() > 0 {
-		d.Fail("%d bytes too many", d.Len())
-	}
-	if d.Err() != nil {
-		return p.Corrupt("head", d.Err())
-	}
-	p.loaded = true
-	return nil
-}
-
-func (p *pageReader) readHead(d *telemetry.Decoder) {
-	rows, traces := d.Uvarint(), d.Uvarint()
-	if rows != uint64(p.info.Rows) || traces != uint64(p.info.Traces) {
-		d.Fail("%d rows and %d traces, want %d and %d", rows, traces, p.info.Rows, p.info.Traces)
-		return
-	}
-	off := int64(0)
-	for _, r := range []*piece.Ref{&p.ids, &p.counts, &p.spanIDs, &p.parents, &p.lost, &p.starts, &p.durs, &p.res} {
-		*r = piece.ReadRef(d, &off)
-	}
-	p.items[spans] = itemReader{n: int(rows), tuples: piece.ReadRef(d, &off)}
-	for _, f := range []family{events, links} {
-		n := d.Uvarint()
-		if n == 0 {
-			continue
-		}
-		it := itemReader{rows: piece.ReadRef(d, &off), tuples: piece.ReadRef(d, &off)}
-		// As many as the rows of the items can tell, which are not compressed: more would be no page.
-		if it.rows.Raw != 0 || n > uint64(128*(it.rows.Size+2)) {
-			d.Fail("%d events or links in %d bytes", n, it.rows.Size)
-			return
-		}
-		it.n = int(n)
-		p.items[f] = it
-		if f == events {
-			p.times = piece.ReadRef(d, &off)
-		} else {
-			p.linked = piece.ReadRef(d, &off)
-		}
-	}
-	n := d.Count(8)
-	p.own = make([]keyRows, 0, n)
-	for i := 0; i < n && d.Err() == nil; i++ {
-		key, form, size := d.Uvarint(), d.Byte(), d.Uvarint()
-		if key >= uint64(len(p.s.keys)) || i > 0 && key <= uint64(p.own[i-1].key) {
-			d.Fail("a column of key %d", key)
-			return
-		}
-		k := keyRows{key: uint32(key), form: form}
-		if top := p.items[p.s.keys[key].family()].n; size == 0 || size > uint64(top) {
-			d.Fail("%d values of key %d for %d", size, key, top)
-			return
-		}
-		k.n = int(size)
-		switch form {
-		case formInts:
-			k.data = piece.ReadRef(d, &off)
-		case formCodes:
-			k.codes = piece.ReadRef(d, &off)
-		case formStrings, formValues:
-			distinct := d.Uvarint()
-			if distinct == 0 || distinct > size {
-				d.Fail("%d distinct values of %d", distinct, size)
-				return
-			}
-			k.distinct = int(distinct)
-			k.data = piece.ReadRef(d, &off)
-			k.codes = piece.ReadRef(d, &off)
-		default:
-			d.Fail("unknown form %d of a column", form)
-			return
-		}
-		p.own = append(p.own, k)
-	}
-}
-
-// First implements storage.TraceBlock.
-func (b *Block) First() ([]int32, error) {
-	if b.first != nil {
-		return b.first, nil
-	}
-	first := b.mem.Rows.Get(b.info.Traces + 1)[:0]
-	for _, p := range b.pages {
-		if err := p.load(); err != nil {
-			return nil, err
-		}
-		counts, err := p.ints("traces", p.counts, p.info.Traces)
-		if err != nil {
-			return nil, err
-		}
-		at := int64(p.base)
-		for i, n := range counts {
-			if i > 0 || !p.info.continued {
-				first = append(first, int32(at))
-			}
-			if n <= 0 || n > int64(p.base+p.info.Rows)-at {
-				return nil, p.Bad("traces", "a trace of %d rows at row %d", n, at)
-			}
-			at += n
-		}
-		if at != int64(p.base+p.info.Rows) {
-			return nil, p.Bad("traces", "traces of %d rows, want %d", at-int64(p.base), p.info.Rows)
-		}
-	}
-	b.first = append(first, int32(b.info.Rows))
-	return b.first, nil
-}
-
-// Traces implements storage.TraceBlock.
-func (b *Block) Traces() ([]telemetry.TraceID, error) {
-	if b.ids != nil {
-		return b.ids, nil
-	}
-	ids := b.mem.IDs.Get(b.info.Traces)[:0]
-	for _, p := range b.pages {
-		if err := p.load(); err != nil {
-			return nil, err
-		}
-		raw, err := p.fleeting("trace IDs", p.ids)
-		if err == nil && len(raw) != 16*p.info.Traces {
-			err = p.Bad("trace IDs", "%d bytes, want %d", len(raw), 16*p.info.Traces)
-		}
-		if err != nil {
-			return nil, err
-		}
-		if p.info.continued {
-			if ids[len(ids)-1] != telemetry.TraceID(raw[:16]) {
-				return nil, p.Bad("trace IDs", "the page does not go on with the trace before")
-			}
-			raw = raw[16:]
-		}
-		for ; len(raw) > 0; raw = raw[16:] {
-			ids = append(ids, telemetry.TraceID(raw[:16]))
-		}
-	}
-	b.ids = ids
-	return ids, nil
 }
 
 // fixed reads n things of width bytes.
@@ -337,8 +166,8 @@ func (p *pageReader) view(what codesOf) (*piece.View, error) {
 		return v, nil
 	}
 	key := cacheKey{p.s.part.number, uint32(p.Block), what}
-	var ok bool
-	if *v, ok = p.s.part.cache.get(key); ok {
+	if c, ok := p.s.part.cache.get(key); ok {
+		*v = c.view
 		return v, nil
 	}
 	if err := p.load(); err != nil {
@@ -354,6 +183,7 @@ func (p *pageReader) view(what codesOf) (*piece.View, error) {
 		name, r, limit = "resources", p.res, p.s.resLen
 	case codesOfParents:
 		name, r, limit = "parents", p.parents, p.b.info.Rows+parentUp
+	default: // no codes
 	}
 	p.b.read += int64(r.Size)
 	raw, err := p.FetchOwn(p.b.mem, name, r)
@@ -363,8 +193,8 @@ func (p *pageReader) view(what codesOf) (*piece.View, error) {
 	if *v, err = piece.ViewOf(p.b.mem, raw, p.info.Rows, uint32(limit)); err != nil {
 		return nil, p.Corrupt(name, err)
 	}
-	if p.b.keep {
-		p.s.part.cache.put(key, v)
+	if p.b.keep && p.s.part.cache.admits(v.Size()) {
+		p.s.part.cache.put(key, cached{view: v.Clone()}, v.Size())
 	}
 	return v, nil
 }
@@ -570,6 +400,22 @@ func (p *pageReader) tuples(f family) (codes []uint32, err error) {
 	return it.codes, err
 }
 
+// tuple returns the number of the tuple of an item.
+func (p *pageReader) tuple(f family, item int) (uint32, error) {
+	if f == spans && p.items[f].codes == nil {
+		v, err := p.view(codesOfTuples)
+		if err != nil {
+			return 0, err
+		}
+		return v.At(item), nil
+	}
+	codes, err := p.tuples(f)
+	if err != nil {
+		return 0, err
+	}
+	return codes[item], nil
+}
+
 // rowsOf returns the row, in the page, of each item of a family, ascending.
 func (p *pageReader) rowsOf(f family) ([]int32, error) {
 	it := &p.items[f]
@@ -595,9 +441,9 @@ func (p *pageReader) rowsOf(f family) ([]int32, error) {
 // column returns the column of a key, nil when it has none in the page. It is found, but not decoded.
 func (p *pageReader) column(key uint32) (*keyRows, error) {
 	if p.ownAt == nil {
-		p.ownAt = make([]uint16, len(p.s.keys))
-		for i := range p.own {
-			p.ownAt[p.own[i].key] = uint16(i + 1)
+		p.ownAt, p.own = make([]uint16, len(p.s.keys)), make([]keyRows, len(p.columns))
+		for i, k := range p.columns {
+			p.ownAt[k.key], p.own[i].keyHead = uint16(i+1), k
 		}
 	}
 	if p.ownAt[key] == 0 {

@@ -22,7 +22,7 @@ func TestCache(t *testing.T) {
 	held := func(from, to int) (n int) {
 		for i := from; i < to; i++ {
 			if got, ok := c.get(cacheKey{page: uint32(i)}); ok {
-				require.Equal(t, v.Clone(), got)
+				require.Equal(t, v, got.view)
 				n++
 			}
 		}
@@ -30,11 +30,13 @@ func TestCache(t *testing.T) {
 	}
 	put := func(from, to int) {
 		for i := from; i < to; i++ {
-			c.put(cacheKey{page: uint32(i)}, &v)
+			if c.admits(v.Size()) {
+				c.put(cacheKey{page: uint32(i)}, cached{view: v}, v.Size())
+			}
 		}
 	}
 	put(0, fit)
-	put(0, fit)
+	c.put(cacheKey{}, cached{view: v}, v.Size())
 	require.Equal(t, fit, held(0, fit))
 	put(fit, fit+oneOf-1)
 	require.Equal(t, fit, held(0, fit), "few do not drive out others")
@@ -42,8 +44,9 @@ func TestCache(t *testing.T) {
 	require.Equal(t, fit, held(0, 1000))
 	require.Less(t, held(0, fit), fit)
 	require.Equal(t, int64(fit)*v.Size(), c.bytes)
+	require.False(t, c.admits(c.limit+1))
 	var none *Cache
-	none.put(cacheKey{}, &v)
+	require.False(t, none.admits(1))
 	_, ok := none.get(cacheKey{})
 	require.False(t, ok)
 }

@@ -231,6 +231,7 @@ func TestSieve(t *testing.T) {
 		{"resources", is(pod)},
 		{"texts", is(user)},
 		{"texts that are not said", like(user)},
+		{"texts of an attribute", storage.AttrMatch{Scope: storage.RecordScope, M: labels.MustNewMatcher(labels.MatchEqual, "user.id", server.Span.Attrs.Text("user.id"))}},
 		{"integers", is(port)},
 		{"integers in a range", storage.ValueMatch{Key: port, Accept: func(v telemetry.Value) bool { return v.Int() > 50_000 }}},
 		{"events", is(message)},

@@ -162,27 +162,12 @@ func (p *pageReader) passing(t *Test, set []uint64) (bool, error) {
 	if t.pages>>(p.Block-p.s.first)&1 == 0 {
 		return false, nil
 	}
-	filled := false
-	for _, c := range [...]struct {
-		some []uint8
-		of   codesOf
-	}{{t.tuples, codesOfTuples}, {t.res, codesOfResources}} {
-		if c.some == nil {
-			continue
-		}
-		v, err := p.view(c.of)
-		if err != nil {
-			return false, err
-		}
-		some := false
-		if filled {
-			some = v.Keep(c.some, set)
-		} else {
-			some = v.Mark(c.some, set)
-		}
-		if filled = true; !some {
-			return false, nil
-		}
+	filled, err := p.coded(t, set)
+	if err != nil {
+		return false, err
+	}
+	if filled && empty(set) {
+		return false, nil
 	}
 	if !filled {
 		clear(set)
@@ -222,6 +207,32 @@ func (p *pageReader) passing(t *Test, set []uint64) (bool, error) {
 		}
 	}
 	return !empty(set), nil
+}
+
+// coded makes set the rows whose tuple and resource pass t, and says whether there is anything to pass; if not, set is as it was.
+func (p *pageReader) coded(t *Test, set []uint64) (bool, error) {
+	var views [2]*piece.View
+	some := [2][]uint8{t.tuples, t.res}
+	for i, what := range [...]codesOf{codesOfTuples, codesOfResources} {
+		if some[i] == nil {
+			continue
+		}
+		var err error
+		if views[i], err = p.view(what); err != nil {
+			return false, err
+		}
+	}
+	first, then := 0, 1
+	if views[0] == nil || views[1] != nil && views[1].Width() < views[0].Width() {
+		first, then = 1, 0 // it costs less to look at all of these
+	}
+	if views[first] == nil {
+		return false, nil
+	}
+	if views[first].Mark(some[first], set) && views[then] != nil {
+		views[then].Keep(some[then], set)
+	}
+	return true, nil
 }
 
 func empty(set []uint64) bool {

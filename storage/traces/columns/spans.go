@@ -258,7 +258,7 @@ func (p *pageReader) fill(out *storage.SpanBlock, i, row int, cols storage.SpanC
 
 // item tells an item's fields, and fills attrs unless it is nil.
 func (p *pageReader) item(f family, item int, attrs *telemetry.Attrs, field func(name string, v telemetry.Value)) error {
-	codes, err := p.tuples(f)
+	tuple, err := p.tuple(f, item)
 	if err != nil {
 		return err
 	}
@@ -267,7 +267,7 @@ func (p *pageReader) item(f family, item int, attrs *telemetry.Attrs, field func
 			return err
 		}
 	}
-	entries := p.sets[f].of(codes[item])
+	entries := p.sets[f].of(tuple)
 	for n, e := range entries {
 		k := uint32(e >> 32)
 		m := &p.s.keys[k]

@@ -90,6 +90,9 @@ func (v *View) top() (top uint32) {
 // Len returns the number of codes.
 func (v *View) Len() int { return v.n }
 
+// Width returns how many bytes a code takes, 0 when all are the same.
+func (v *View) Width() int { return v.width }
+
 // Clone returns a view with memory of its own.
 func (v *View) Clone() View {
 	c := *v
@@ -188,19 +191,7 @@ func (v *View) Mark(some []uint8, set []uint64) (any bool) {
 	case 1:
 		return v.mark8(some, set)
 	case 2:
-		all := uint64(0)
-		b := v.b
-		for w := range set {
-			n := min(64, len(b)/2)
-			x := uint64(0)
-			for i := range n {
-				x |= uint64(some[binary.LittleEndian.Uint16(b[2*i:])]) << (i & 63)
-			}
-			set[w] = x
-			all |= x
-			b = b[2*n:]
-		}
-		return all != 0
+		return v.mark16(some, set)
 	default:
 		all := uint64(0)
 		for i := range v.n {
@@ -237,18 +228,40 @@ func (v *View) mark8(some []uint8, set []uint64) bool {
 	return all != 0
 }
 
-// Keep leaves in set, as Mark makes it, the places of the codes for which some says 1, and says whether there are any.
-func (v *View) Keep(some []uint8, set []uint64) (any bool) {
+func (v *View) mark16(some []uint8, set []uint64) bool {
 	all := uint64(0)
+	b := v.b
+	for w := range set {
+		x := uint64(0)
+		if len(b) >= 128 {
+			p := (*[128]byte)(b)
+			for i := 0; i < 64; i += 4 {
+				c := binary.LittleEndian.Uint64(p[2*i:])
+				x |= uint64(some[c&0xffff])<<(i&63) | uint64(some[c>>16&0xffff])<<((i+1)&63) |
+					uint64(some[c>>32&0xffff])<<((i+2)&63) | uint64(some[c>>48])<<((i+3)&63)
+			}
+			b = b[128:]
+		} else {
+			for i := 0; 2*i < len(b); i++ {
+				x |= uint64(some[binary.LittleEndian.Uint16(b[2*i:])]) << (i & 63)
+			}
+			b = nil
+		}
+		set[w] = x
+		all |= x
+	}
+	return all != 0
+}
+
+// Keep leaves in set, as Mark makes it, the places of the codes for which some says 1.
+func (v *View) Keep(some []uint8, set []uint64) {
 	for w, x := range set {
 		for ; x != 0; x &= x - 1 {
 			if i := bits.TrailingZeros64(x); some[v.At(w<<6+i)] == 0 {
 				set[w] &^= 1 << i
 			}
 		}
-		all |= set[w]
 	}
-	return all != 0
 }
 
 // Fill adds the numbers below n to a set of bits.
