@@ -327,18 +327,13 @@ func (t *Tenant) Matching(p storage.Predicate) []bool {
 	traces := len(t.of.traces)
 	t.head.mu.RUnlock()
 	found := make([]bool, traces)
-	var one unpacked
-	v, ok := p.(storage.ValueMatch)
-	shared := ok && v.Key.Scope == storage.ResourceScope // the same for all spans of a batch
+	v := t.verdicts(p)
 	for i := range t.entries {
 		e := &t.entries[i]
-		if shared && !match(p, e.res, &telemetry.Span{}) {
-			continue
-		}
 		for row := e.base; row < e.base+e.rows; row++ {
 			n := t.rows[row].trace
 			if int(n) < traces && !found[n] {
-				found[n] = shared || match(p, e.res, one.of(t, row))
+				found[n] = v.matches(row, e)
 			}
 		}
 	}
@@ -421,11 +416,13 @@ func (t *Tenant) Scan(ctx context.Context, s *Scan, emit func(Rows) error) error
 		return emit(r)
 	}
 	var one unpacked
+	where := t.verdicts(s.Where)
 	err := t.each(ctx, s, func(row int32, e *entry) error {
-		sp := one.of(t, row)
-		if !match(s.Where, e.res, sp) || len(s.Masks) > 0 && Covered(since(s.Masks, e.pos), sp.TraceID, sp.Start) {
+		r := &t.rows[row]
+		if !where.matches(row, e) || len(s.Masks) > 0 && Covered(since(s.Masks, e.pos), t.traces[r.trace].id, r.start) {
 			return nil
 		}
+		sp := one.of(t, row)
 		if out == nil {
 			out = &storage.SpanBlock{}
 		}

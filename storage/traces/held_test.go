@@ -2,10 +2,13 @@ package traces_test
 
 import (
 	"fmt"
+	"math"
 	"math/rand/v2"
+	"strconv"
 	"strings"
 	"testing"
 
+	"github.com/prometheus/prometheus/model/labels"
 	"github.com/stretchr/testify/require"
 
 	"github.com/braidobs/braid/internal/telemetry"
@@ -17,7 +20,7 @@ import (
 // oddSpan returns a span with anything that a span may have.
 func oddSpan(rng *rand.Rand) telemetry.Span {
 	word := func() string {
-		return []string{"", "a", "b", "status", strings.Repeat("long", 300), fmt.Sprint(rng.Uint32())}[rng.IntN(6)]
+		return []string{"", "a", "b", "status", strings.Repeat("long", 300), strconv.FormatUint(uint64(rng.Uint32()), 10)}[rng.IntN(6)]
 	}
 	value := func() telemetry.Value {
 		switch rng.IntN(8) {
@@ -180,4 +183,80 @@ func ofTrace(rows []storage.SpanRow, id telemetry.TraceID) (out []storage.SpanRo
 		}
 	}
 	return out
+}
+
+// TestHeldMatching compares what a head says of predicates, and what a scan of it finds, with a look at each span.
+func TestHeldMatching(t *testing.T) {
+	matcher := func(kind labels.MatchType, name, value string) *labels.Matcher {
+		return labels.MustNewMatcher(kind, name, value)
+	}
+	is := func(want telemetry.Value) func(telemetry.Value) bool {
+		return func(v telemetry.Value) bool { return v == want }
+	}
+	field := func(f storage.SpanField, v telemetry.Value) storage.Predicate {
+		return storage.ValueMatch{Key: storage.Field(f), Accept: is(v)}
+	}
+	attr := func(s storage.AttrScope, name string, v telemetry.Value) storage.Predicate {
+		return storage.ValueMatch{Key: storage.SpanKey{Scope: s, Name: name}, Accept: is(v)}
+	}
+	shop := telemetry.NewResource("", telemetry.Attrs{text("service.name", "shop")})
+	ps := []storage.Predicate{
+		nil,
+		storage.ResourceIn{shop.ID},
+		storage.TraceIn{{15: 1}, {15: 5}, {}},
+		storage.DurationRange{Min: 0, Max: 3},
+		storage.FieldMatch{Field: storage.SpanName, M: matcher(labels.MatchRegexp, "", "a|b|long.*")},
+		storage.FieldMatch{Field: storage.SpanStatusMessage, M: matcher(labels.MatchEqual, "", "")},
+		storage.FieldMatch{Field: storage.SpanKindField, M: matcher(labels.MatchNotEqual, "", "server")},
+		storage.FieldMatch{Field: storage.SpanStatus, M: matcher(labels.MatchEqual, "", "error")},
+		storage.FieldMatch{Field: storage.SpanParent, M: matcher(labels.MatchEqual, "", "")},
+		storage.AttrMatch{Scope: storage.ResourceScope, M: matcher(labels.MatchEqual, "service.name", "shop")},
+		storage.AttrMatch{Scope: storage.RecordScope, M: matcher(labels.MatchEqual, "a", "")},
+		storage.AttrMatch{Scope: storage.AnyScope, M: matcher(labels.MatchEqual, "a", "x")},
+		field(storage.SpanName, telemetry.String("b")), field(storage.SpanStatusMessage, telemetry.String("a")), field(storage.SpanKindField, telemetry.Int(2)),
+		field(storage.SpanStatus, telemetry.Int(1)), field(storage.EventName, telemetry.String("a")), field(storage.SpanState, telemetry.String("b")),
+		attr(storage.RecordScope, "a", telemetry.String("b")), attr(storage.RecordScope, "status", telemetry.Int(1)), attr(storage.RecordScope, "", telemetry.Value{}),
+		attr(storage.ResourceScope, "service.name", telemetry.String("shop")), attr(storage.InstrumentationScope, "a", telemetry.String("a")),
+		attr(storage.AnyScope, "a", telemetry.String("x")), attr(storage.LinkScope, "b", telemetry.String("a")),
+	}
+	for i := range len(ps) - 1 {
+		ps = append(ps, storage.And{ps[i], ps[len(ps)-1-i]}, storage.Or{ps[i], storage.And{ps[(i*7)%20], ps[(i*3)%20]}}, storage.Not{P: ps[i]})
+	}
+	for seed := range uint64(5) {
+		rng := rand.New(rand.NewPCG(seed, 2))
+		h := traces.NewHead()
+		var rows []storage.SpanRow
+		for range 8 {
+			b := telemetry.Batch{Tenant: "t", Resource: []*telemetry.Resource{nil, shop}[rng.IntN(2)]}
+			for range 1 + rng.IntN(20) {
+				b.Spans = append(b.Spans, oddSpan(rng))
+			}
+			for i := range b.Spans {
+				s := b.Spans[i]
+				rows = append(rows, storage.SpanRow{Resource: b.Resource, Span: &s})
+			}
+			h.Append(1, &b)
+		}
+		head := h.Snapshot().Tenant("t")
+		for _, p := range ps {
+			want, found := make(map[telemetry.TraceID]bool), 0
+			for _, r := range rows {
+				one := &storage.SpanBlock{}
+				one.Append(r.Resource, r.Span, storage.SpanAll)
+				if p == nil || one.Match(0, p) {
+					want[r.Span.TraceID] = true
+					found++
+				}
+			}
+			got := head.Matching(p)
+			for _, tr := range head.Traces() {
+				_, n := tr.Of()
+				require.Equal(t, want[tr.ID()], got[n], "seed %d: %#v", seed, p)
+			}
+			scan := traces.Scan{SpanQuery: storage.SpanQuery{Start: math.MinInt64, End: math.MaxInt64, Order: storage.OldestFirst, Columns: storage.SpanAll, Where: p}}
+			blk, err := traces.Collect(t.Context(), []traces.Source{head}, scan, fail)
+			require.NoError(t, err)
+			require.Equal(t, found, blk.Len(), "seed %d: %#v", seed, p)
+		}
+	}
 }

@@ -48,46 +48,41 @@ func (v *View) IDs(at Place) (id, parent telemetry.SpanID) {
 	return id, parent
 }
 
-// fields is what stands before the attributes of a span.
-type fields struct {
-	duration       int64
-	name           Text
-	scope          uint64 // one more than its number, 0 for none
-	state, message Text
-}
-
-// fields reads up to the attributes.
-func (v *View) fields(at Place) (f fields, rest reader) {
-	r := reader{v: v, s: v.chunks[at.chunk][at.off:]}
-	has := r.s[0]
+// after returns a reader of what stands behind the IDs of a span.
+func (v *View) after(at Place) (r reader, has byte) {
+	r = reader{v: v, s: v.chunks[at.chunk][at.off:]}
+	has = r.s[0]
 	n := 3 + len(telemetry.SpanID{})
 	if has&hasParent != 0 {
 		n += len(telemetry.SpanID{})
 	}
 	r.s = r.s[n:]
-	f.duration = r.varint()
-	f.name = r.numbered()
-	f.scope = r.uvarint()
-	f.state = Text{telemetry.String(""), None}
-	f.message = f.state
-	if has&(hasState|hasMessage|hasFlags|hasDropped) == 0 {
-		return f, r
+	return r, has
+}
+
+// skip passes over a text.
+func (r *reader) skip() {
+	if n := r.uvarint(); n < firstText {
+		r.take(int(r.uvarint()))
 	}
+}
+
+// rare passes over what few spans have before their attributes.
+func (r *reader) rare(has byte) {
 	if has&hasState != 0 {
-		f.state = r.numbered()
+		r.skip()
 	}
 	if has&hasMessage != 0 {
-		f.message = r.numbered()
+		r.skip()
 	}
 	if has&hasFlags != 0 {
 		r.uvarint()
 	}
 	if has&hasDropped != 0 {
-		r.uvarint()
-		r.uvarint()
-		r.uvarint()
+		for range 3 {
+			r.uvarint()
+		}
 	}
-	return f, r
 }
 
 // numbered reads a text.
@@ -101,14 +96,15 @@ func (r *reader) numbered() Text {
 
 // Duration returns how long a span took, in nanoseconds.
 func (v *View) Duration(at Place) int64 {
-	f, _ := v.fields(at)
-	return f.duration
+	r, _ := v.after(at)
+	return r.varint()
 }
 
 // Name returns the name of a span.
 func (v *View) Name(at Place) Text {
-	f, _ := v.fields(at)
-	return f.name
+	r, _ := v.after(at)
+	r.uvarint()
+	return r.numbered()
 }
 
 // State returns the trace state of a span.
@@ -116,22 +112,37 @@ func (v *View) State(at Place) Text {
 	if v.chunks[at.chunk][at.off]&hasState == 0 {
 		return Text{telemetry.String(""), None}
 	}
-	f, _ := v.fields(at)
-	return f.state
+	r, _ := v.after(at)
+	r.uvarint()
+	r.skip()
+	r.uvarint()
+	return r.numbered()
 }
 
 // Message returns the status message of a span.
 func (v *View) Message(at Place) Text {
-	if v.chunks[at.chunk][at.off]&hasMessage == 0 {
+	r, has := v.after(at)
+	if has&hasMessage == 0 {
 		return Text{telemetry.String(""), None}
 	}
-	f, _ := v.fields(at)
-	return f.message
+	r.uvarint()
+	r.skip()
+	r.uvarint()
+	if has&hasState != 0 {
+		r.skip()
+	}
+	return r.numbered()
 }
 
 // Attr returns the value of an attribute of a span, if it has it.
 func (v *View) Attr(at Place, k Key) (Text, bool) {
-	_, r := v.fields(at)
+	r, has := v.after(at)
+	r.uvarint()
+	r.skip()
+	r.uvarint()
+	if has&(hasState|hasMessage|hasFlags|hasDropped) != 0 {
+		r.rare(has)
+	}
 	for range r.uvarint() {
 		n := r.uvarint()
 		mine := n == k.number
@@ -148,6 +159,9 @@ func (v *View) Attr(at Place, k Key) (Text, bool) {
 			if text := r.take(int(r.uvarint())); mine {
 				return Text{telemetry.String(text), None}, true
 			}
+		case !mine && telemetry.Kind(r.s[0]) == telemetry.KindInt:
+			r.s = r.s[1:]
+			r.uvarint()
 		default:
 			if value := r.other(); mine {
 				return Text{value, None}, true
