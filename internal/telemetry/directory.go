@@ -44,7 +44,7 @@ func NewDirectory(cluster string, max int) *Directory {
 	}
 }
 
-// Observe notes that records of r lie between first and last (nanoseconds). It keeps r, unless r tells nothing
+// Observe notes that records of r lie between first and last (nanoseconds). It keeps a copy of r, unless r tells nothing
 // about identity.
 func (d *Directory) Observe(r *Resource, first, last int64) {
 	if r == nil || first > last {
@@ -61,11 +61,11 @@ func (d *Directory) Observe(r *Resource, first, last int64) {
 	defer d.mu.Unlock()
 	s, ok = d.resources[r.ID]
 	if !ok {
-		id := IdentityOf(r.Attrs)
-		if id == (Identity{}) || len(d.resources) >= d.max {
+		if len(d.resources) >= d.max || IdentityOf(r.Attrs) == (Identity{}) {
 			return
 		}
-		s = &sighting{res: r, identity: id, first: first, last: last}
+		r = r.Clone()
+		s = &sighting{res: r, identity: IdentityOf(r.Attrs), first: first, last: last}
 		d.resources[r.ID] = s
 		d.bytes += 300 + r.Attrs.Size()
 	}

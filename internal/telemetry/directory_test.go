@@ -3,10 +3,13 @@ package telemetry_test
 import (
 	"fmt"
 	"math"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
+	"unsafe"
+	"weak"
 
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
@@ -251,4 +254,20 @@ func BenchmarkObserveKnown(b *testing.B) {
 	for b.Loop() {
 		d.Observe(r, 5, 10)
 	}
+}
+
+// A resource that is seen for the first time comes with the memory of its request, which must not stay for it.
+func TestObserveKeepsNothing(t *testing.T) {
+	d := telemetry.NewDirectory("c", 100)
+	body := func() weak.Pointer[byte] {
+		body := strings.Repeat("0123456789", 1000)
+		attrs := []telemetry.Attr{{Key: "k8s.pod.name", Value: telemetry.String(body[:10])}, {Key: "k8s.pod.uid", Value: telemetry.String(body[10:25])}, {Key: body[3:9], Value: telemetry.Int(7)}}
+		r := telemetry.NewResource(body[2:12], telemetry.NewAttrs(attrs))
+		require.Equal(t, r, r.Clone())
+		d.Observe(r, 1, 2)
+		return weak.Make(unsafe.StringData(body))
+	}()
+	runtime.GC()
+	require.Nil(t, body.Value())
+	require.Equal(t, 1, d.Len())
 }

@@ -3,6 +3,8 @@ package telemetry
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"slices"
+	"strings"
 )
 
 // Tenant is the name of an isolated user of one store: 1 to 64 characters of [A-Za-z0-9_-].
@@ -50,6 +52,27 @@ func NewResource(schemaURL string, attrs Attrs) *Resource {
 	h := sha256.Sum256(AppendResource(nil, r))
 	copy(r.ID[:], h[:])
 	return r
+}
+
+// Clone returns a copy that shares no memory with r, whose texts mostly lie in that of a whole request.
+func (r *Resource) Clone() *Resource {
+	var b strings.Builder
+	n := len(r.SchemaURL)
+	for i := range r.Attrs {
+		n += len(r.Attrs[i].Key) + len(r.Attrs[i].Value.str)
+	}
+	b.Grow(n)
+	text := func(s string) string {
+		from := b.Len()
+		b.WriteString(s)
+		return b.String()[from:]
+	}
+	c := &Resource{ID: r.ID, SchemaURL: text(r.SchemaURL), Attrs: slices.Clone(r.Attrs), Dropped: r.Dropped}
+	for i := range c.Attrs {
+		a := &c.Attrs[i]
+		a.Key, a.Value.str = text(a.Key), text(a.Value.str)
+	}
+	return c
 }
 
 // AppendResource appends schema URL and attributes; the ID is computed again when it is read.

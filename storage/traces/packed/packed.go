@@ -75,14 +75,12 @@ func (s *Spans) Resource(r *telemetry.Resource) *telemetry.Resource {
 	key := resourceKey{r.ID, r.Dropped}
 	own := s.res[key]
 	if own == nil {
-		b := telemetry.AppendAttrs(telemetry.AppendString(nil, r.SchemaURL), r.Attrs)
-		d := telemetry.NewDecoderBytes(b)
-		own = &telemetry.Resource{ID: r.ID, Dropped: r.Dropped, SchemaURL: d.Str(), Attrs: d.Attrs()}
+		own = r.Clone()
 		if s.res == nil {
 			s.res = make(map[resourceKey]*telemetry.Resource)
 		}
 		s.res[key] = own
-		s.size += int64(160 + len(b) + 48*len(own.Attrs))
+		s.size += int64(160 + len(own.SchemaURL) + own.Attrs.Size())
 	}
 	return own
 }
