@@ -69,6 +69,35 @@ func TestLimits(t *testing.T) {
 	}
 }
 
+// TestManyServices counts the spans of a trace of a hundred services.
+func TestManyServices(t *testing.T) {
+	var rows []storage.SpanRow
+	for i := range 300 {
+		res := telemetry.NewResource("", telemetry.Attrs{{Key: "service.name", Value: telemetry.String("service" + strconv.Itoa(100+i%100))}})
+		s := &telemetry.Span{TraceID: telemetry.TraceID{1}, SpanID: telemetry.SpanID{1, byte(i), byte(i >> 8)}, Start: base.UnixNano(), End: base.UnixNano() + 1}
+		if i < 50 {
+			s.Status = telemetry.StatusError
+		}
+		rows = append(rows, storage.SpanRow{Resource: res, Span: s})
+	}
+	b := storage.NewTraceRows(0)
+	b.Add(rows)
+	q, err := traceql.Parse(`{ }`)
+	require.NoError(t, err)
+	eng := traceql.Engine{Limits: traceql.DefaultLimits()}
+	got, err := eng.Search(t.Context(), &ready{blocks: []*storage.TraceRows{b}}, traceql.SearchQuery{Tenant: telemetry.DefaultTenant, Query: q, Start: base.UnixNano(), End: base.UnixNano() + 1, Limit: 1})
+	require.NoError(t, err)
+	require.Len(t, got.Traces, 1)
+	require.Len(t, got.Traces[0].Services, 100)
+	for i, s := range got.Traces[0].Services {
+		want := traceql.ServiceStats{Service: "service" + strconv.Itoa(100+i), Spans: 3}
+		if i < 50 {
+			want.Errors = 1
+		}
+		require.Equal(t, want, s)
+	}
+}
+
 // A query ends with the block during which its context ended.
 func TestStops(t *testing.T) {
 	data := newReady(20_000)

@@ -122,14 +122,16 @@ func (s *search) block(b *rows.Block) error {
 		if at > s.q.Limit {
 			break
 		}
-		if !loaded {
-			if err := s.load(b); err != nil {
+		if at < s.q.Limit { // the one behind only tells that there are more
+			if !loaded {
+				if err := s.load(b); err != nil {
+					return err
+				}
+				loaded = true
+			}
+			if err := s.fill(b, &st, c.trace, &t); err != nil {
 				return err
 			}
-			loaded = true
-		}
-		if err := s.fill(b, &st, c.trace, &t); err != nil {
-			return err
 		}
 		s.top = slices.Insert(s.top, at, t)
 		s.top = s.top[:min(len(s.top), s.q.Limit+1)]
@@ -211,14 +213,27 @@ func keptAttrs(as []Attr) []Attr {
 
 // services counts the spans of each service from row lo up to, not including, hi.
 func (s *search) services(lo, hi int) []ServiceStats {
-	of := make(map[Value]int)
+	var of []Value           // the first services of out, which are mostly all
+	var others map[Value]int // where the others are
 	var out []ServiceStats
 	for i := lo; i < hi; i++ {
 		v := s.service.Value(i)
-		at, ok := of[v]
-		if !ok {
+		at := slices.Index(of, v)
+		if at < 0 {
+			if n, ok := others[v]; ok {
+				at = n
+			}
+		}
+		if at < 0 {
 			at = len(out)
-			of[v] = at
+			if at < 32 {
+				of = append(of, v)
+			} else {
+				if others == nil {
+					others = make(map[Value]int)
+				}
+				others[v] = at
+			}
 			out = append(out, ServiceStats{Service: kept(v)})
 		}
 		out[at].Spans++

@@ -78,12 +78,15 @@ type pageReader struct {
 
 	lengths []int64
 	begun   []int64 // starts of some rows, the first ones
+	some    []int64 // durations of the rows of someOf
+	someOf  []uint64
 
 	spans []byte // span IDs, once read
 	gone  []byte // IDs of lost parents
+	lostN int    // of rows before lostRow
 	resOf []uint32
 
-	lostAt  []int // rows of the block that gone is about
+	lostRow int
 	at      []int64
 	linkIDs []byte
 	vals    [][]telemetry.Value // dictionaries of keys
@@ -279,6 +282,15 @@ func (p *pageReader) durationsOf(set []uint64) ([]int64, error) {
 	if p.lengths != nil {
 		return p.lengths, nil
 	}
+	if p.some != nil && len(p.someOf) == len(set) {
+		more := uint64(0)
+		for i, x := range set {
+			more |= x &^ p.someOf[i]
+		}
+		if more == 0 {
+			return p.some, nil
+		}
+	}
 	if err := p.load(); err != nil {
 		return nil, err
 	}
@@ -286,8 +298,12 @@ func (p *pageReader) durationsOf(set []uint64) ([]int64, error) {
 	if err != nil {
 		return nil, err
 	}
-	ns, err := piece.Some(p.b.mem, raw, p.info.Rows, set)
-	return ns, p.Corrupt("durations", err)
+	if p.some, err = piece.Some(p.b.mem, raw, p.info.Rows, set); err != nil {
+		return nil, p.Corrupt("durations", err)
+	}
+	p.someOf = p.b.mem.Sets.Get(len(set))
+	copy(p.someOf, set)
+	return p.some, nil
 }
 
 // startsUntil returns the starts of the rows below n, and maybe of others.

@@ -81,7 +81,7 @@ func (s *Segment) test(p storage.Predicate) (*Test, error) {
 		}
 		return s.either(ts), nil
 	case storage.ResourceIn:
-		return s.byResource(func(r *telemetry.Resource) bool { return r != nil && slices.Contains(p, r.ID) })
+		return s.byResource(func(_ int, r *telemetry.Resource) bool { return r != nil && slices.Contains(p, r.ID) })
 	case storage.TraceIn:
 		out := &Test{s: s}
 		for _, id := range p {
@@ -152,13 +152,15 @@ func (s *Segment) byValue(key storage.SpanKey, m match) (*Test, error) {
 	}
 	switch key.Scope {
 	case storage.ResourceScope:
-		return s.byResource(func(r *telemetry.Resource) bool {
-			if r == nil {
-				return false
-			}
-			v, ok := r.Attrs.Get(key.Name)
-			return ok && m.accept(v)
-		})
+		d, err := s.resourceValues(key)
+		if err != nil {
+			return nil, err
+		}
+		accepted := make([]bool, len(d.dict))
+		for i, v := range d.dict {
+			accepted[i] = m.accept(v)
+		}
+		return s.byResource(func(i int, _ *telemetry.Resource) bool { return d.code[i] != absent && accepted[d.code[i]] })
 	case storage.InstrumentationScope:
 		return s.byScope(key, m)
 	case storage.FieldScope:
@@ -181,7 +183,7 @@ func (s *Segment) byValue(key storage.SpanKey, m match) (*Test, error) {
 }
 
 // byResource says which rows may have a resource that f takes.
-func (s *Segment) byResource(f func(*telemetry.Resource) bool) (*Test, error) {
+func (s *Segment) byResource(f func(i int, r *telemetry.Resource) bool) (*Test, error) {
 	res, err := s.Resources()
 	if err != nil {
 		return nil, err
@@ -191,7 +193,7 @@ func (s *Segment) byResource(f func(*telemetry.Resource) bool) (*Test, error) {
 	s.mu.Unlock()
 	out := &Test{s: s, res: make([]uint8, len(res))}
 	for i, r := range res {
-		if f(r) {
+		if f(i, r) {
 			out.pages |= masks[i]
 			out.res[i] = 1
 		}

@@ -90,28 +90,25 @@ func (b *Block) parentRows(rows []int) ([]int32, error) {
 
 // lostID returns the ID of the parent of a row that has lost it.
 func (p *pageReader) lostID(row int) (id telemetry.SpanID, err error) {
-	if p.gone == nil {
-		v, err := p.view(codesOfParents)
-		if err != nil {
-			return id, err
-		}
-		gone, err := p.piece("lost parents", p.lost)
-		if err != nil {
-			return id, err
-		}
-		p.lostAt = p.lostAt[:0]
-		for i := range v.Len() {
-			if v.At(i) == parentLost {
-				p.lostAt = append(p.lostAt, p.base+i)
-			}
-		}
-		if len(gone) != 8*len(p.lostAt) {
-			return id, p.Bad("lost parents", "%d bytes for %d", len(gone), len(p.lostAt))
-		}
-		p.gone = gone
+	v, err := p.view(codesOfParents)
+	if err != nil {
+		return id, err
 	}
-	n := sort.SearchInts(p.lostAt, row)
-	return telemetry.SpanID(p.gone[8*n:]), nil
+	if p.gone == nil {
+		p.b.read += int64(p.lost.Size)
+		if p.gone, err = p.FetchOwn(p.b.mem, "lost parents", p.lost); err != nil {
+			return id, err
+		}
+		if n := v.Count(parentLost, 0, v.Len()); len(p.gone) != 8*n {
+			return id, p.Bad("lost parents", "%d bytes for %d", len(p.gone), n)
+		}
+	}
+	if row -= p.base; row < p.lostRow {
+		p.lostRow, p.lostN = 0, 0
+	}
+	p.lostN += v.Count(parentLost, p.lostRow, row) // mostly they are asked for in order
+	p.lostRow = row
+	return telemetry.SpanID(p.gone[8*p.lostN:]), nil
 }
 
 // Spans implements storage.TraceBlock.

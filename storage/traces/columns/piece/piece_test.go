@@ -70,7 +70,14 @@ func sameView(t require.TestingT, raw []byte, cs []uint32, limit uint32) {
 	require.False(t, v.Mark(wanted, set), "nothing is wanted")
 	wanted[cs[1]] = 1
 	require.True(t, v.Mark(wanted, set))
+	ones := 0
 	for i, c := range cs {
+		if i > 0 && c == cs[1] {
+			ones++
+		}
+		if i > 0 {
+			require.Equal(t, ones, v.Count(cs[1], 1, i+1))
+		}
 		require.Equal(t, c, v.At(i))
 		require.Equal(t, c+7, out[i])
 		require.Equal(t, c == cs[1], set[i/64]>>(i%64)&1 == 1, "code %d", i)

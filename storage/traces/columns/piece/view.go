@@ -117,6 +117,22 @@ func (v *View) At(i int) uint32 {
 	}
 }
 
+// Count returns how many of the codes from number from up to, not including, to are c.
+func (v *View) Count(c uint32, from, to int) (count int) {
+	if v.width == 1 {
+		if c > 255 {
+			return 0
+		}
+		return bytes.Count(v.b[from:to], []byte{byte(c)})
+	}
+	for i := from; i < to; i++ {
+		if v.At(i) == c {
+			count++
+		}
+	}
+	return count
+}
+
 // Read writes all codes to out, which is as long.
 func (v *View) Read(out []uint32) {
 	switch v.width {
