@@ -2,6 +2,7 @@ package columns_test
 
 import (
 	"bytes"
+	"math"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -169,5 +170,56 @@ func BenchmarkPrune(b *testing.B) {
 				}
 			}
 		})
+	}
+}
+
+// BenchmarkSieve looks in each block for the traces that match, with the codes of pages kept and not, and reads the starts of these.
+func BenchmarkSieve(b *testing.B) {
+	ts := newShop().traces(benchSpans)
+	span := func(name string) storage.SpanKey { return storage.SpanKey{Scope: storage.RecordScope, Name: name} }
+	equal := func(key storage.SpanKey, v telemetry.Value) storage.Predicate {
+		return storage.ValueMatch{Key: key, Accept: func(x telemetry.Value) bool { return x == v }, Equal: []telemetry.Value{v}}
+	}
+	service := equal(storage.SpanKey{Scope: storage.ResourceScope, Name: "service.name"}, telemetry.String("service-00"))
+	user, _ := ts[len(ts)/2].rows[0].Span.Attrs.Get("user.id")
+	for name, p := range map[string]storage.Predicate{
+		"5xx":  storage.And{equal(span("http.response.status_code"), telemetry.Int(500)), service},
+		"slow": storage.And{service, storage.DurationRange{Min: 1e9, Max: math.MaxInt64}},
+		"user": equal(span("user.id"), user),
+	} {
+		for kept, limit := range map[string]int64{"kept": 16 << 20, "anew": 0} {
+			b.Run(name+"/"+kept, func(b *testing.B) {
+				part := open(b, write(b, columns.DefaultLayout(), ts))
+				part.Keep(columns.NewCache(limit))
+				s, err := part.Segment(0)
+				require.NoError(b, err)
+				var m columns.Memory
+				b.ReportAllocs()
+				for b.Loop() {
+					t, err := s.Test(p)
+					require.NoError(b, err)
+					for k := range s.Blocks() {
+						blk, err := s.BlockIn(k, &m)
+						require.NoError(b, err)
+						set, err := blk.Sieve(t)
+						require.NoError(b, err)
+						var some []int32
+						for i := range int32(64 * len(set)) {
+							if set[i/64]>>(i%64)&1 == 1 {
+								some = append(some, i)
+							}
+						}
+						if len(some) == 0 {
+							continue
+						}
+						c, err := blk.Choose(some)
+						require.NoError(b, err)
+						_, err = c.Starts()
+						require.NoError(b, err)
+					}
+				}
+				b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*s.Info().Rows), "ns/row")
+			})
+		}
 	}
 }
