@@ -89,7 +89,8 @@ func (b *Block) ChooseRows(set []uint64) (*Chosen, error) {
 	for _, x := range set {
 		n += bits.OnesCount64(x)
 	}
-	c := &Chosen{b: b, rows: b.mem.Rows.Get(n)[:0], torn: true}
+	most := min(n, len(ids))
+	c := &Chosen{b: b, rows: b.mem.Rows.Get(n)[:0], first: b.mem.Rows.Get(most + 1)[:0], ids: b.mem.IDs.Get(most)[:0], torn: true}
 	trace, last := 0, -1
 	for w, x := range set {
 		for ; x != 0; x &= x - 1 {
@@ -131,7 +132,7 @@ func (c *Chosen) Starts() ([]int64, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.starts = pickRows(of, c.rows)
+	c.starts = pickRows(c.b.mem.Wide(len(c.rows)), of, c.rows)
 	return c.starts, nil
 }
 
@@ -149,12 +150,12 @@ func (c *Chosen) Durations() ([]int64, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.lengths = pickRows(of, c.rows)
+	c.lengths = pickRows(c.b.mem.Wide(len(c.rows)), of, c.rows)
 	return c.lengths, nil
 }
 
-func pickRows[T any](of []T, rows []int32) []T {
-	out := make([]T, len(rows))
+// pickRows fills out with what of has for rows.
+func pickRows[T any](out, of []T, rows []int32) []T {
 	for i, row := range rows {
 		out[i] = of[row]
 	}
@@ -300,7 +301,7 @@ func (c *Chosen) pick(p *pageReader, what codesOf, l []uint32, dict []telemetry.
 	if err != nil {
 		return nil, err
 	}
-	out := &storage.SpanColumn{Dict: dict, Code: make([]uint32, len(c.rows))}
+	out := &storage.SpanColumn{Dict: dict, Code: c.b.mem.Codes.Get(len(c.rows))}
 	top := uint32(0)
 	for i, row := range c.rows {
 		x := l[v.At(int(row))]
@@ -322,9 +323,9 @@ func (c *Chosen) gather(key storage.SpanKey) (*storage.SpanColumn, error) {
 	out := &storage.SpanColumn{Dict: from.Dict}
 	if from.Rows == nil {
 		if from.Ints != nil {
-			out.Ints = pickRows(from.Ints, c.rows)
+			out.Ints = pickRows(c.b.mem.Wide(len(c.rows)), from.Ints, c.rows)
 		} else {
-			out.Code = pickRows(from.Code, c.rows)
+			out.Code = pickRows(c.b.mem.Codes.Get(len(c.rows)), from.Code, c.rows)
 		}
 		return out, nil
 	}

@@ -180,6 +180,9 @@ func (m *Memory) Zeros(n int) []uint32 {
 	return m.zeros[:n:n]
 }
 
+// Wide returns n integers, which are not zero.
+func (m *Memory) Wide(n int) []int64 { return m.wide.Get(n) }
+
 // Reuse takes back what was decoded.
 func (m *Memory) Reuse() {
 	m.wide.next, m.Codes.next, m.Rows.next, m.Sets.next, m.IDs.next, m.bytes.next = 0, 0, 0, 0, 0, 0
