@@ -40,14 +40,24 @@ func (s *Segment) BlockIn(i int, m *piece.Memory) (*Block, error) {
 }
 
 func (s *Segment) block(i int, m *piece.Memory, keep bool) (*Block, error) {
-	b := &Block{s: s, info: s.blocks[i].info, mem: m, keep: keep}
+	from, to := s.blocks[i].from, s.blocks[i].to
+	all := &struct { // mostly one page
+		Block
+		first [1]*pageReader
+		page  pageReader
+	}{Block: Block{s: s, info: s.blocks[i].info, mem: m, keep: keep}}
+	b := &all.Block
+	b.pages = all.first[:0]
 	rows := 0
-	for p := s.blocks[i].from; p < s.blocks[i].to; p++ {
-		b.pages = append(b.pages, &pageReader{
-			b: b, s: s, info: &s.pages[p], base: rows,
-			Source: piece.Source{Whole: s.in.Whole, Part: s.in.Part, Table: s.part.pages, Block: s.first + p, Head: int64(s.pages[p].head)},
-		})
-		rows += s.pages[p].Rows
+	for n := from; n < to; n++ {
+		p := &all.page
+		if n > from {
+			p = &pageReader{}
+		}
+		p.b, p.s, p.info, p.base = b, s, &s.pages[n], rows
+		p.Source = piece.Source{Whole: s.in.Whole, Part: s.in.Part, Table: s.part.pages, Block: s.first + n, Head: int64(s.pages[n].head)}
+		b.pages = append(b.pages, p)
+		rows += s.pages[n].Rows
 	}
 	return b, nil
 }

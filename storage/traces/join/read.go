@@ -71,6 +71,7 @@ type reader struct {
 	settler storage.Settler
 	memory  *columns.Memory   // of the block that is read: what is yielded is valid until the next
 	more    []*columns.Memory // of the blocks of joined traces, one each
+	some    []int32           // of the traces of a block
 	// matching says of the traces of a head which may have a row for a predicate.
 	matching map[headNeed][]bool
 	ahead    int64 // no trace that is not in the queue yet starts after it
@@ -455,7 +456,7 @@ func (r *reader) blockOf(u *unit, i int) (storage.TraceBlock, error) {
 	if err != nil {
 		return nil, err
 	}
-	some := make([]int32, 0, len(first)-1)
+	some := r.some[:0]
 	rows, joined := int32(0), false
 	for k := range len(first) - 1 {
 		switch {
@@ -466,6 +467,7 @@ func (r *reader) blockOf(u *unit, i int) (storage.TraceBlock, error) {
 			rows += first[k+1] - first[k]
 		}
 	}
+	r.some = some
 	switch {
 	case len(some) == 0:
 		return nil, r.counted(b, 1)
