@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"io"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -62,6 +63,7 @@ func readAll(t *testing.T, b []byte) bool {
 		return false
 	}
 	cp.TrustAll()
+	cp.Keep(columns.NewCache(1 << 20))
 	out := part.NewWriter(io.Discard, codec().enc, map[string]string{})
 	w := columns.NewWriter(out, layouts()[2])
 	var m columns.Memory
@@ -101,6 +103,7 @@ func readAll(t *testing.T, b []byte) bool {
 			for r := range rows {
 				rows[r] = r
 			}
+			choose(t, s, k, fine)
 			if _, err := blk.Spans(rows, storage.SpanAll); !fine(err) {
 				continue
 			}
@@ -113,6 +116,72 @@ func readAll(t *testing.T, b []byte) bool {
 	}
 	require.NoError(t, w.Close())
 	return all
+}
+
+// choose asks a block for traces and rows that pass tests, and reads them.
+func choose(t *testing.T, s *columns.Segment, block int, fine func(error) bool) {
+	t.Helper()
+	text := func(v telemetry.Value) bool { return v.Kind() == telemetry.KindString }
+	ps := []storage.Predicate{storage.DurationRange{Min: 0, Max: 1 << 20}}
+	for _, key := range keysOf() {
+		ps = append(ps, storage.ValueMatch{Key: key, Accept: text}, storage.ValueMatch{Key: key, Accept: text, Equal: []telemetry.Value{telemetry.String("a")}})
+	}
+	ps = append(ps, storage.Or{ps[1], ps[0]}, storage.And{ps[0], ps[len(ps)-1]})
+	for _, p := range ps {
+		test, err := s.Test(p)
+		if !fine(err) {
+			continue
+		}
+		b, err := s.Block(block)
+		require.NoError(t, err)
+		found, err := b.Sieve(test)
+		if !fine(err) {
+			continue
+		}
+		var some []int32
+		for n := range s.BlockInfo(block).Traces {
+			if n>>6 < len(found) && found[n>>6]>>(n&63)&1 != 0 {
+				some = append(some, int32(n))
+			}
+		}
+		if len(some) > 0 {
+			if c, err := b.Choose(some); fine(err) {
+				readBlock(t, c, fine)
+			}
+		}
+		set, err := b.Passing([]*columns.Test{test})
+		if !fine(err) || !slices.ContainsFunc(set, func(x uint64) bool { return x != 0 }) {
+			continue
+		}
+		if c, err := b.ChooseRows(set); fine(err) {
+			readBlock(t, c, fine)
+		}
+	}
+}
+
+func readBlock(t *testing.T, c *columns.Chosen, fine func(error) bool) {
+	t.Helper()
+	_, err := c.Starts()
+	fine(err)
+	_, err = c.Durations()
+	fine(err)
+	_, err = c.Parents()
+	fine(err)
+	for _, key := range keysOf() {
+		col, err := c.Column(key)
+		if fine(err) {
+			for v := range col.Len() {
+				col.Value(v)
+				require.True(t, col.Rows == nil || int(col.Rows[v]) < c.Len())
+			}
+		}
+	}
+	rows := make([]int, c.Len())
+	for r := range rows {
+		rows[r] = r
+	}
+	_, err = c.Spans(rows, storage.SpanAll)
+	fine(err)
 }
 
 // FuzzSegment reads parts with changes behind the checksums: no panic, and nothing but corruption is wrong.
