@@ -411,12 +411,12 @@ func (c *computation) inRange(b *rows.Block, set rows.Set) (rows.Set, error) {
 	return out, nil
 }
 
-// rowsOf returns the rows that the pipeline leaves of a block, in the time of the query.
+// rowsOf returns the rows that the pipeline leaves of a block, in the time of the query. They must not be changed.
 func (c *computation) rowsOf(p *plan, b *rows.Block) (rows.Set, error) {
 	if lo, hi := b.Bounds(); hi <= c.grid.base || lo > c.grid.time(c.grid.n-1) {
 		return make(rows.Set, len(b.All())), nil
 	}
-	st := state{rows: b.All().Clone()}
+	st := state{rows: b.All()}
 	if err := run(p.stages, b, &st); err != nil {
 		return nil, err
 	}

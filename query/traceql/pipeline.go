@@ -6,7 +6,7 @@ import (
 	"github.com/braidobs/braid/query/traceql/syntax"
 )
 
-// state is what stages have left of the traces of a block.
+// state is what stages have left of the traces of a block. Stages do not change the sets that they get.
 type state struct {
 	rows rows.Set
 	// groups are sets of spans, those of a trace one after the other. Nil means that the rows of each trace are one set.
@@ -57,6 +57,10 @@ func compileStages(ns []syntax.Node) []stage {
 		case *syntax.Coalesce:
 			out = append(out, coalesceStage{})
 		case *syntax.Select:
+		case *syntax.Filter:
+			if n.Cond != nil { // else it leaves all
+				out = append(out, &setStage{setOf(n)})
+			}
 		default:
 			out = append(out, &setStage{setOf(n)})
 		}
