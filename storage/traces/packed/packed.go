@@ -5,6 +5,9 @@
 package packed
 
 import (
+	"encoding/binary"
+	"slices"
+
 	"github.com/cespare/xxhash/v2"
 
 	"github.com/braidobs/braid/internal/telemetry"
@@ -16,6 +19,9 @@ const (
 	// maxTexts and maxText bound the texts that are held once: how many, and the bytes of one.
 	maxTexts = 64 << 10
 	maxText  = 1 << 10
+	// maxShapes bounds the lists of keys that are held once, and maxKeys their length.
+	maxShapes = 4 << 10
+	maxKeys   = 256
 	// seenTexts is how many texts that came once are remembered, by their hash.
 	seenTexts = 16 << 10
 )
@@ -32,10 +38,13 @@ type Spans struct {
 	size   int64
 
 	texts  []string
-	table  []uint32 // by hash: one more than the number of a text
-	guess  []guess  // by text, as a key of attributes
-	first  uint32   // the key that came first in the last attributes
-	seen   []uint32 // the upper half of hashes, by the lower
+	table  []uint32          // by hash: one more than the number of a text
+	guess  []guess           // by text, as a key of attributes
+	first  uint32            // the key that came first in the last attributes
+	seen   []uint32          // the upper half of hashes, by the lower
+	shapes [][]uint32        // keys of attributes, as numbers of texts
+	shape  map[string]uint32 // numbers of shapes
+	keys   []uint32
 	scopes []*telemetry.Scope
 	known  map[string]uint32 // numbers of scopes by their encoded form
 	res    map[resourceKey]*telemetry.Resource
@@ -45,8 +54,9 @@ type Spans struct {
 	buf     []byte
 }
 
-// guess is what came with a key the last time: the key behind it and its value, as numbers of texts.
-type guess struct{ next, value uint32 }
+// guess is what came with a key the last time: the key behind it and its value, as numbers of texts, and the number of the shape
+// that it was the last key of.
+type guess struct{ next, value, shape uint32 }
 
 // noText is no number of a text.
 const noText = 1<<32 - 1
@@ -193,21 +203,74 @@ func (s *Spans) appendTextOr(dst []byte, text string, n uint32) []byte {
 	return telemetry.AppendUvarint(dst, uint64(n)+firstText)
 }
 
+// What attributes begin with: each has its key, there are none, or the number of their shape and firstShape.
+const (
+	noShape    = 0
+	noAttrs    = 1
+	firstShape = 2
+)
+
 func (s *Spans) appendAttrs(dst []byte, as telemetry.Attrs) []byte {
-	dst = telemetry.AppendUvarint(dst, uint64(len(as)))
-	last := uint32(noText)
+	if len(as) == 0 {
+		return append(dst, noAttrs)
+	}
+	s.keys = s.keys[:0]
+	last, all := uint32(noText), true
 	for i := range as {
-		k := s.key(last, as[i].Key)
-		dst = s.appendTextOr(dst, as[i].Key, k)
+		last = s.key(last, as[i].Key)
+		s.keys = append(s.keys, last)
+		all = all && last != noText
+	}
+	shape := uint32(noText)
+	if all {
+		shape = s.shapeOf(last)
+	}
+	if shape == noText {
+		dst = telemetry.AppendUvarint(append(dst, noShape), uint64(len(as)))
+	} else {
+		dst = telemetry.AppendUvarint(dst, uint64(shape)+firstShape)
+	}
+	for i := range as {
+		if shape == noText {
+			dst = s.appendTextOr(dst, as[i].Key, s.keys[i])
+		}
 		v := as[i].Value
 		if v.Kind() != telemetry.KindString {
 			dst = telemetry.AppendValue(append(dst, otherValue), v)
 		} else {
-			dst = s.appendTextOr(dst, v.Str(), s.value(k, v.Str()))
+			dst = s.appendTextOr(dst, v.Str(), s.value(s.keys[i], v.Str()))
 		}
-		last = k
 	}
 	return dst
+}
+
+// shapeOf returns the number of the shape of keys, of which last is the last one; noText when it is not held.
+func (s *Spans) shapeOf(last uint32) uint32 {
+	if n := s.guess[last].shape; int(n) < len(s.shapes) && slices.Equal(s.shapes[n], s.keys) {
+		return n
+	}
+	if len(s.keys) > maxKeys {
+		return noText
+	}
+	var name []byte
+	for _, k := range s.keys {
+		name = binary.LittleEndian.AppendUint32(name, k)
+	}
+	n, ok := s.shape[string(name)]
+	if !ok {
+		if len(s.shapes) >= maxShapes {
+			return noText
+		}
+		if s.shape == nil {
+			s.shape = make(map[string]uint32)
+		}
+		n = uint32(len(s.shapes))
+		s.shape[string(name)] = n
+		s.shapes = append(s.shapes, slices.Clone(s.keys))
+		s.size += int64(100 + 2*len(name))
+	}
+	s.guess[last].shape = n
+	return n
 }
 
 // key returns the number of a key that stands behind another one: mostly the one that did so the last time.
@@ -270,9 +333,9 @@ func (s *Spans) find(text string, now bool) uint32 {
 	p := s.put([]byte(text))
 	n := uint32(len(s.texts))
 	s.texts = append(s.texts, s.chunks[p.chunk][p.off:int(p.off)+len(text)])
-	s.guess = append(s.guess, guess{noText, noText})
+	s.guess = append(s.guess, guess{noText, noText, noText})
 	s.table[i] = n + 1
-	s.size += 32
+	s.size += 40
 	return n
 }
 

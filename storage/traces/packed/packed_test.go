@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -123,6 +124,69 @@ func TestTexts(t *testing.T) {
 		}
 	}
 	check(t, s.View(), all)
+}
+
+// Fields that are read by themselves are those of the whole span; a number stands for one text.
+func TestFields(t *testing.T) {
+	t.Parallel()
+	var s packed.Spans
+	var all []held
+	g := testkit.NewGen(8, testkit.Options{Signals: []storage.Signal{storage.Traces}})
+	long := strings.Repeat("long ", 1000)
+	keys := []string{"absent", long}
+	for range 30 {
+		req := g.Request(20)
+		for i := range req.Batches {
+			for n, sp := range req.Batches[i].Spans {
+				if n%3 == 0 {
+					sp.Name = long + sp.Name
+					sp.Attrs = telemetry.NewAttrs(append(slices.Clone(sp.Attrs), telemetry.Attr{Key: long, Value: telemetry.String(sp.Name)}))
+				}
+				all = append(all, add(&s, sp))
+				for _, a := range sp.Attrs {
+					if !slices.Contains(keys, a.Key) {
+						keys = append(keys, a.Key)
+					}
+				}
+			}
+		}
+	}
+	v := s.View()
+	texts := make(map[uint32]string)
+	text := func(want string, got packed.Text) {
+		require.Equal(t, telemetry.String(want), got.Value)
+		if got.Number != packed.None {
+			require.Less(t, int(got.Number), v.Texts())
+			if was, ok := texts[got.Number]; ok {
+				require.Equal(t, want, was)
+			}
+			texts[got.Number] = want
+		}
+	}
+	for _, h := range all {
+		sp := &h.span
+		kind, status := v.Kind(h.at)
+		id, parent := v.IDs(h.at)
+		require.Equal(t, telemetry.Span{Kind: sp.Kind, Status: sp.Status, SpanID: sp.SpanID, ParentID: sp.ParentID, End: sp.End - sp.Start},
+			telemetry.Span{Kind: kind, Status: status, SpanID: id, ParentID: parent, End: v.Duration(h.at)})
+		text(sp.Name, v.Name(h.at))
+		text(sp.State, v.State(h.at))
+		text(sp.StatusMessage, v.Message(h.at))
+	}
+	for _, name := range keys {
+		key := v.Key(name)
+		for _, h := range all {
+			got, ok := v.Attr(h.at, key)
+			want, has := h.span.Attrs.Get(name)
+			require.Equal(t, has, ok, "%s of %v", name, h.span.Attrs)
+			if has && want.Kind() == telemetry.KindString {
+				text(want.Str(), got)
+			} else {
+				require.Equal(t, want, got.Value)
+			}
+		}
+	}
+	require.NotEmpty(t, texts)
 }
 
 func TestSize(t *testing.T) {

@@ -6,11 +6,14 @@ import "github.com/braidobs/braid/internal/telemetry"
 type View struct {
 	chunks []string
 	texts  []string
+	shapes [][]uint32
 	scopes []*telemetry.Scope
 }
 
 // View returns what s holds now. It must not be called while Add is.
-func (s *Spans) View() View { return View{chunks: s.chunks, texts: s.texts, scopes: s.scopes} }
+func (s *Spans) View() View {
+	return View{chunks: s.chunks, texts: s.texts, shapes: s.shapes, scopes: s.scopes}
+}
 
 // Span sets all of sp to the span at a place, whose trace ID and start are given, and appends its attributes to as, which it
 // returns. Strings share the memory of v, slices that of as.
@@ -131,13 +134,18 @@ func (r *reader) other() telemetry.Value {
 }
 
 func (r *reader) attrs() telemetry.Attrs {
-	n := int(r.uvarint())
-	if n == 0 {
-		return nil
-	}
 	from := len(r.as)
-	for range n {
-		r.as = append(r.as, telemetry.Attr{Key: r.text(), Value: r.value()})
+	switch n := r.uvarint(); n {
+	case noAttrs:
+		return nil
+	case noShape:
+		for range r.uvarint() {
+			r.as = append(r.as, telemetry.Attr{Key: r.text(), Value: r.value()})
+		}
+	default:
+		for _, k := range r.v.shapes[n-firstShape] {
+			r.as = append(r.as, telemetry.Attr{Key: r.v.texts[k], Value: r.value()})
+		}
 	}
 	return r.as[from:len(r.as):len(r.as)]
 }
