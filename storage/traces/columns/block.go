@@ -149,7 +149,7 @@ func (p *pageReader) lasting(what string, r piece.Ref, size int) ([]byte, error)
 	p.b.read += int64(r.Size)
 	b, err := p.FetchOwn(p.b.mem, what, r)
 	if err == nil && len(b) != size {
-		err = p.Bad(what, "%d bytes, want %d", len(b), size)
+		return nil, p.Bad(what, "%d bytes, want %d", len(b), size)
 	}
 	return b, err
 }

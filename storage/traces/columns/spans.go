@@ -96,12 +96,14 @@ func (p *pageReader) lostID(row int) (id telemetry.SpanID, err error) {
 	}
 	if p.gone == nil {
 		p.b.read += int64(p.lost.Size)
-		if p.gone, err = p.FetchOwn(p.b.mem, "lost parents", p.lost); err != nil {
+		gone, err := p.FetchOwn(p.b.mem, "lost parents", p.lost)
+		if err != nil {
 			return id, err
 		}
-		if n := v.Count(parentLost, 0, v.Len()); len(p.gone) != 8*n {
-			return id, p.Bad("lost parents", "%d bytes for %d", len(p.gone), n)
+		if n := v.Count(parentLost, 0, v.Len()); len(gone) != 8*n {
+			return id, p.Bad("lost parents", "%d bytes for %d", len(gone), n)
 		}
+		p.gone = gone
 	}
 	if row -= p.base; row < p.lostRow {
 		p.lostRow, p.lostN = 0, 0

@@ -23,6 +23,8 @@ func Until(m *Memory, b []byte, n, k int) ([]int64, error) {
 		return nil, fmt.Errorf("scale %d", scale)
 	}
 	out := m.wide.Get(k)
-	_, err := column.Scaled(pad(b)[1:], out, [...]int64{1, 1e3, 1e6, 1e9}[scale])
-	return out, err
+	if _, err := column.Scaled(pad(b)[1:], out, [...]int64{1, 1e3, 1e6, 1e9}[scale]); err != nil {
+		return nil, err
+	}
+	return out, nil
 }
