@@ -103,7 +103,7 @@ func (t *table) finish(info func(places.Place) (in columns.Info, ok bool, err er
 }
 
 // size returns about how many bytes the table holds.
-func (t *table) size() int64 { return t.Size() + t.trees.bytes.Load() }
+func (t *table) size() int64 { return t.Size() + int64(len(t.More))*100 + t.trees.bytes.Load() }
 
 const (
 	// maxTable is how many traces of parts are held in a table at once: 15 to 30 MB. Reads over more go over the IDs of all
