@@ -13,6 +13,7 @@ type gauges struct {
 	d                                                 *DB
 	headBytes, headRecords, parts, partBytes, records *prometheus.Desc
 	corrupt, views, log, resources, index, series     *prometheus.Desc
+	kept                                              *prometheus.Desc
 }
 
 func newGauges(d *DB) *gauges {
@@ -32,12 +33,13 @@ func newGauges(d *DB) *gauges {
 		views:       desc("open_views", "Views that queries hold open."),
 		log:         desc("log_bytes", "Size of the write-ahead log on disk."),
 		resources:   desc("directory_resources", "Resources whose identity is known."),
+		kept:        desc("trace_memory_bytes", "Memory that keeps what reads of traces ask again: open segments, and columns and heads of their pages.", "of"),
 	}
 }
 
 // Describe implements prometheus.Collector.
 func (g *gauges) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{g.headBytes, g.headRecords, g.parts, g.partBytes, g.records, g.corrupt, g.views, g.log, g.resources, g.index, g.series} {
+	for _, d := range []*prometheus.Desc{g.headBytes, g.headRecords, g.parts, g.partBytes, g.records, g.corrupt, g.views, g.log, g.resources, g.index, g.series, g.kept} {
 		ch <- d
 	}
 }
@@ -72,5 +74,8 @@ func (g *gauges) Collect(ch chan<- prometheus.Metric) {
 	}
 	g.d.mu.Unlock()
 	set(g.views, float64(views))
+	open, pages := g.d.segments.Size()
+	set(g.kept, float64(open), "segments")
+	set(g.kept, float64(pages), "pages")
 	set(g.resources, float64(resources))
 }

@@ -333,6 +333,14 @@ func NewSegments() *Segments {
 	return &Segments{known: make(map[segmentKey]*openSegment), codes: columns.NewCache(maxCodes)}
 }
 
+// Size returns the bytes of memory that segments which are kept open hold, and those of what is kept of their pages.
+func (s *Segments) Size() (open, pages int64) {
+	s.mu.Lock()
+	open = s.bytes
+	s.mu.Unlock()
+	return open, s.codes.Size()
+}
+
 // get returns segment i of a part, which is loaded.
 func (s *Segments) get(p *Part, i int) (*columns.Segment, error) {
 	key := segmentKey{p.columns, i}

@@ -55,6 +55,13 @@ func NewCache(limit int64) *Cache { return &Cache{limit: limit, known: make(map[
 // Keep makes the part keep codes in c. It must be called before the part is read.
 func (p *Part) Keep(c *Cache) { p.cache, p.number = c, c.parts.Add(1) }
 
+// Size returns the bytes held.
+func (c *Cache) Size() int64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.bytes
+}
+
 func (c *Cache) get(key cacheKey) (cached, bool) {
 	if c == nil {
 		return cached{}, false
