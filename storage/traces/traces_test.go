@@ -341,9 +341,12 @@ func TestTheNewestTracesAfterADelete(t *testing.T) {
 	}
 	mask := traces.NewMask(&storage.Mask{Start: start, End: start + 20}, 9)
 	old, other, late := s.flush(span(1, 1, 10), 2)[0], s.flush(span(2, 1, 50), 3)[0], span(1, 2, 100)
+	whole := span(1, 1, 10)
+	whole.Append(1, &telemetry.Batch{Tenant: "t", Spans: []telemetry.Span{{TraceID: telemetry.TraceID{1}, SpanID: telemetry.SpanID{2}, Start: start + 100, End: start + 100}}})
 	for name, srcs := range map[string][]traces.Source{
 		"parts": sources(old, other, s.flush(late, 4)[0]),
 		"head":  append(sources(old, other), late.Snapshot().Tenant("t")),
+		"one":   sources(s.flush(whole, 2)[0], other),
 	} {
 		t.Run(name, func(t *testing.T) {
 			q := all()

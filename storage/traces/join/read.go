@@ -136,7 +136,7 @@ func (r *reader) run(ctx context.Context, sources []traces.Source) error {
 	}
 	order := slices.Clone(r.units)
 	if r.Order == storage.NewestFirst {
-		slices.SortStableFunc(order, func(a, b *unit) int { return cmp.Compare(b.Info.LastFirst, a.Info.LastFirst) })
+		slices.SortStableFunc(order, func(a, b *unit) int { return cmp.Compare(b.latest(&b.Info), a.latest(&a.Info)) })
 	}
 	batches := !r.Fragments && held > r.shared.traces
 	for n := 1; n == 1 || len(order) > 0; n++ {
@@ -153,7 +153,7 @@ func (r *reader) run(ctx context.Context, sources []traces.Source) error {
 		order = order[len(batch):]
 		r.ahead = math.MinInt64
 		for _, u := range order {
-			r.ahead = max(r.ahead, u.Info.LastFirst)
+			r.ahead = max(r.ahead, u.latest(&u.Info))
 		}
 		var known *table
 		switch {
@@ -274,7 +274,7 @@ func (r *reader) begin(n int, batch []*unit, known *table) error {
 	}
 	for _, u := range batch {
 		if !u.broken && r.overlaps(u.Info.Lo, u.Info.Hi) {
-			r.push(candidate{u: u, block: -1, bound: u.Info.LastFirst})
+			r.push(candidate{u: u, block: -1, bound: u.latest(&u.Info)})
 		}
 	}
 	return nil
@@ -372,7 +372,7 @@ func (r *reader) expand(u *unit) error {
 			return err
 		}
 		if r.overlaps(in.Lo, in.Hi) {
-			r.push(candidate{u: u, block: i, bound: in.LastFirst})
+			r.push(candidate{u: u, block: i, bound: u.latest(&in)})
 		}
 	}
 	return nil

@@ -22,6 +22,15 @@ type unit struct {
 	pass  [][]*set
 }
 
+// latest returns a time after which no trace starts of rows that in spans: where the first spans of a trace may be deleted, that is the
+// start of the last row.
+func (u *unit) latest(in *columns.Info) int64 {
+	if len(u.Masks) > 0 {
+		return in.LastStart
+	}
+	return in.LastFirst
+}
+
 // set is a set of blocks of a unit, or of traces of a block, by number. Nil is empty.
 type set struct {
 	all  bool
