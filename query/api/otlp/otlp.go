@@ -209,11 +209,10 @@ func appendSpan(dst []byte, s *telemetry.Span) []byte {
 		})
 	}
 	dst = wire.AppendNumber(dst, 14, uint64(s.DroppedLinks))
-	if s.Status != 0 || s.StatusMessage != "" {
-		dst = wire.AppendMessage(dst, 15, func(b []byte) []byte {
-			return wire.AppendNumber(wire.AppendText(b, 2, s.StatusMessage), 3, uint64(s.Status))
-		})
-	}
+	// The status stands there in any case, as senders do it: to some readers none is another one than unset.
+	dst = wire.AppendMessage(dst, 15, func(b []byte) []byte {
+		return wire.AppendNumber(wire.AppendText(b, 2, s.StatusMessage), 3, uint64(s.Status))
+	})
 	return wire.AppendFixed32(dst, 16, s.Flags)
 }
 
